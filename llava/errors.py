@@ -1,0 +1,30 @@
+"""What users did wrong, told in one message: found, wanted, remedy. Commands exit with code 2, without a
+traceback.
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+class UsageError(ValueError):
+    """Something that the user gave (a flag, a path, a file) cannot be used; the message names it and the
+    remedy.
+    """
+
+
+def exit_on_usage_error(main: Callable[..., Result]) -> Callable[..., Result]:
+    """Wrap a command's main function: a `UsageError` becomes one message on stderr and exit code 2."""
+
+    @functools.wraps(main)
+    def wrapper(*args: object, **kwargs: object) -> Result:
+        try:
+            return main(*args, **kwargs)
+        except UsageError as error:
+            sys.stderr.write(f"error: {error}\n")
+            raise SystemExit(2) from None
+
+    return wrapper

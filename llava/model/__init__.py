@@ -1,0 +1,1 @@
+"""The model: vision tower, projector, language model, and the checkpoints they live in."""

@@ -1,0 +1,184 @@
+"""Our checkpoints: one folder that opens by its path alone. A full one holds the weights in llava-hf's key
+layout; a LoRA
+one holds the adapter (projector included, as PEFT's modules_to_save) and names its base by path and hash.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from llava.errors import UsageError
+from llava.model.config import LlavaConfig
+from llava.model.key_names import OURS, KeyTable, differences, original_projector_key, projector_key
+
+WEIGHTS_NAME = "model.safetensors"
+INDEX_NAME = "model.safetensors.index.json"
+ADAPTER_CONFIG_NAME = "adapter_config.json"
+ADAPTER_WEIGHTS_NAME = "adapter_model.safetensors"
+PROJECTOR_NAME = "mm_projector.bin"
+BASE_NAME = "base_model.json"
+HASH_CHUNK = 1 << 22
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder, one or the shards its index names; `UsageError` when there are
+    none.
+    """
+    if (folder / WEIGHTS_NAME).is_file():
+        return [folder / WEIGHTS_NAME]
+    if (folder / INDEX_NAME).is_file():
+        index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
+        return [folder / name for name in sorted(set(index["weight_map"].values()))]
+    raise UsageError(f"{folder} holds neither {WEIGHTS_NAME} nor {INDEX_NAME}; is it a checkpoint folder?")
+
+
+def read_weights(folder: Path, table: KeyTable = OURS) -> dict[str, Tensor]:
+    """All tensors of a full checkpoint by their names in memory; `UsageError` on a name the layout does not
+    know.
+    """
+    weights = {}
+    for file in weight_files(folder):
+        for key, tensor in load_file(file).items():
+            try:
+                weights[table.to_memory(key)] = tensor
+            except KeyError:
+                raise UsageError(
+                    f"{file} holds an unknown tensor {key!r}; it is no checkpoint of this layout."
+                ) from None
+    return weights
+
+
+def write_weights(state: Mapping[str, Tensor], folder: Path, *, tied: bool) -> None:
+    """Write tensors in memory's names to a folder, in shards of 5 GB where needed; a tied head is left
+    out.
+    """
+    from huggingface_hub import save_torch_state_dict
+
+    kept = {
+        OURS.to_disk(key): value for key, value in state.items() if not (tied and key == "lm_head.weight")
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    save_torch_state_dict(kept, folder, max_shard_size="5GB", safe_serialization=True)
+
+
+def load_strictly(model: nn.Module, weights: dict[str, Tensor], *, tied: bool, source: Path) -> None:
+    """Copy tensors into a model; a missing or unexpected name is a `UsageError`, nothing stays at random."""
+    if tied:
+        weights = {key: value for key, value in weights.items() if key != "lm_head.weight"}
+    wanted = {
+        key: value for key, value in model.state_dict().items() if not (tied and key == "lm_head.weight")
+    }
+    problem = differences(weights, wanted)
+    if problem:
+        raise UsageError(
+            f"the tensors in {source} do not fit the model its config.json describes: {problem}."
+        )
+    model.load_state_dict(weights, strict=not tied)
+
+
+def write_config(config: LlavaConfig, folder: Path) -> None:
+    """Write config.json, without the path the configuration was loaded from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    values = config.to_dict() | {"architectures": ["LlavaForCausalLM"]}
+    for private in ("_name_or_path", "_attn_implementation_autoset", "_attn_implementation"):
+        values.pop(private, None)
+    (folder / "config.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def weights_hash(folder: Path) -> str:
+    """SHA-256 over the weight files of a checkpoint (full or adapter), in the order of their names."""
+    files = (
+        [folder / ADAPTER_WEIGHTS_NAME] if (folder / ADAPTER_WEIGHTS_NAME).is_file() else weight_files(folder)
+    )
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while chunk := stream.read(HASH_CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_base_reference(folder: Path, base: Path) -> None:
+    """Name the base of an adapter: its path as given, its path seen from the adapter, and the hash of its
+    weights.
+    """
+    reference = {
+        "base_model_name_or_path": str(base),
+        "relative_path": os.path.relpath(base, folder),
+        "sha256": weights_hash(base),
+    }
+    (folder / BASE_NAME).write_text(json.dumps(reference, indent=2) + "\n", encoding="utf-8")
+
+
+def find_base(folder: Path, model_base: str | None) -> Path:
+    """The folder of an adapter's base: the one given, the one recorded, or the one beside it; its hash must
+    agree.
+
+    Raises `UsageError` when none exists or the weights are others than those that the adapter was trained on.
+    """
+    file = folder / BASE_NAME
+    if not file.is_file():
+        raise UsageError(
+            f"{folder} is an adapter without {BASE_NAME}; name its base model with --model-base."
+        )
+    reference = json.loads(file.read_text(encoding="utf-8"))
+    recorded = [reference["base_model_name_or_path"], str(folder / reference["relative_path"])]
+    candidates = [model_base] if model_base else recorded
+    for candidate in candidates:
+        if Path(candidate, "config.json").is_file():
+            break
+    else:
+        raise UsageError(
+            f"the base model of {folder} was not found (looked at {', '.join(candidates)}); "
+            "name it with --model-base."
+        )
+    found = weights_hash(Path(candidate))
+    if found != reference["sha256"]:
+        raise UsageError(
+            f"{candidate} holds other weights (sha256 {found[:12]}...) than the base that {folder} was "
+            f"trained on ({reference['sha256'][:12]}...); name the right base with --model-base."
+        )
+    return Path(candidate)
+
+
+def write_projector(projector: Mapping[str, Tensor], folder: Path) -> None:
+    """Write `mm_projector.bin` with the original LLaVA's names, so that every LLaVA code base reads it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        f"model.mm_projector.{original_projector_key(key)}": value.cpu() for key, value in projector.items()
+    }
+    if len(state) == 2:  # a linear projector is not numbered there
+        state = {key.replace("mm_projector.0.", "mm_projector."): value for key, value in state.items()}
+    torch.save(state, folder / PROJECTOR_NAME)
+
+
+def read_projector(file: Path) -> dict[str, Tensor]:
+    """Tensors of a projector file (`.bin`, loaded without pickles, or `.safetensors`) by our names:
+    `linear_1.weight`, ...
+    """
+    if not file.is_file():
+        raise UsageError(
+            f"the projector file {file} does not exist; --pretrain_mm_mlp_adapter names a mm_projector.bin."
+        )
+    state = (
+        load_file(file)
+        if file.suffix == ".safetensors"
+        else torch.load(file, map_location="cpu", weights_only=True)
+    )
+    found = {key.split("mm_projector.")[-1]: value for key, value in state.items() if "mm_projector." in key}
+    if not found:
+        raise UsageError(f"{file} holds no tensors named mm_projector.*, but {', '.join(list(state)[:5])}.")
+    return {projector_key(key): value for key, value in found.items()}
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """The floating-point type of a full checkpoint's first tensor."""
+    with safe_open(weight_files(folder)[0], "pt") as file:
+        return file.get_tensor(next(iter(file.keys()))).dtype

@@ -1,0 +1,308 @@
+"""Rows of the JSON files that users bring, and the pictures that rows name, read with all problems collected.
+
+A problem names row, field, what was found and wanted, and the remedy; those of a file are raised together.
+"""
+
+import difflib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from llava.errors import UsageError
+
+SHOWN_PROBLEMS = 20
+LARGEST_FOLDER = 5000
+"""Names of larger folders are not compared one by one when a near one is looked for."""
+
+
+class DataError(UsageError):
+    """A data file cannot be used; the message lists its problems."""
+
+
+class DuplicateKeyError(ValueError):
+    """A JSON object that has one key twice."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a file: its number from 0, how messages call it, and its JSON value."""
+
+    number: int
+    place: str
+    value: object
+
+
+@dataclass
+class Problems:
+    """Collects what is wrong with one file."""
+
+    path: Path
+    messages: list[str] = field(default_factory=list)
+
+    def add(self, place: str, what: str) -> None:
+        """`place`: row and field; `what`: found, wanted, remedy."""
+        self.messages.append(f"{place}: {what}")
+
+    def raise_any(self) -> None:
+        """`DataError` with the first problems and the number of all, if there is one."""
+        if not self.messages:
+            return
+        count = len(self.messages)
+        lines = [f"{self.path}: {count} problem{'s' * (count > 1)} (rows are counted from 0, lines from 1)"]
+        lines += [f"  {message}" for message in self.messages[:SHOWN_PROBLEMS]]
+        if count > SHOWN_PROBLEMS:
+            lines.append(f"  and {count - SHOWN_PROBLEMS} more")
+        raise DataError("\n".join(lines))
+
+
+def shorten(value: object, limit: int = 60) -> str:
+    """A value for a message, in one short line."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 4] + "..." + text[-1]
+
+
+def kind_of(value: object) -> str:
+    """JSON's word for a value's type."""
+    if isinstance(value, str | list | dict):
+        return {str: "a text", list: "an array", dict: "an object"}[type(value)]
+    return "null" if value is None else "true or false" if isinstance(value, bool) else "a number"
+
+
+def near_name(name: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The name that was probably meant: equal but for case and blanks, else the most similar one."""
+    names = list(names)
+    for other in names:
+        if other.lower() == name.strip().lower():
+            return other
+    if len(names) > LARGEST_FOLDER:
+        return None
+    return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=cutoff)), None)
+
+
+def suggestion(path: Path) -> str:
+    """`; did you mean X?` for a path that does not exist, else nothing."""
+    try:
+        near = near_name(path.name, os.listdir(path.parent))
+    except OSError:
+        return ""
+    return f"; did you mean {path.parent / near}?" if near else ""
+
+
+def read_text(path: Path, wanted: str) -> str:
+    """A UTF-8 file, with or without a byte-order mark; `DataError` for anything else than `wanted`."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name the {wanted} itself.")
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist{suggestion(path)}; name a {wanted}.") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); check its permissions.") from None
+    if content.startswith(b"\x1f\x8b"):
+        raise DataError(f"{path} is compressed with gzip; unpack it first (gunzip).")
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path} is in UTF-16; save it in UTF-8.")
+    if not content.strip():
+        raise DataError(f"{path} is empty; a {wanted} was wanted.")
+    if b"\0" in content:
+        line = content[: content.index(b"\0")].count(b"\n") + 1
+        raise DataError(f"{path} line {line}: a NUL byte; the file is damaged, copy it again.")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        found = f"byte {content[error.start]:#x} is not UTF-8"
+        raise DataError(f"{path} line {line}: {found}; save the file in UTF-8.") from None
+
+
+def refuse_constant(name: str) -> object:
+    """NaN and Infinity, which Python reads but JSON does not know."""
+    raise ValueError(f"{name} is not JSON; write a number, a string or null")
+
+
+def unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object, each key once."""
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DuplicateKeyError(f"the key {twice!r} stands twice in one object; remove one")
+    return result
+
+
+def parse_json(text: str, first_line: int = 1) -> object:
+    """JSON to a value. `ValueError` with line, column and remedy."""
+    try:
+        return json.loads(text, parse_constant=refuse_constant, object_pairs_hook=unique_keys)
+    except json.JSONDecodeError as error:
+        raise ValueError(describe_json_error(text, error, first_line)) from None
+    except RecursionError:
+        raise ValueError("nested too deeply; rows hold plain texts and lists") from None
+
+
+def describe_json_error(text: str, error: json.JSONDecodeError, first_line: int) -> str:
+    """Where JSON breaks off, what stands there, and what to do."""
+    place = f"line {error.lineno + first_line - 1}, column {error.colno}"
+    before, rest = text[: error.pos].rstrip(), text[error.pos :].strip()
+    if not rest or error.msg.startswith("Unterminated string"):
+        return f"{place}: the JSON ends in the middle; the file was cut off, copy or write it again"
+    if before.endswith(",") and rest[0] in "]}":
+        return f"{place}: a comma before the closing {rest[0]}; remove it"
+    if "'" in (rest[0], before[-1:]):
+        return f"{place}: JSON wants double quotes, found {shorten(rest[:20])}"
+    found = shorten(rest[:20])
+    if error.msg.startswith("Invalid control character"):
+        return f"{place}: a line break or control character inside a string; write \\n for a line break"
+    return f"{place}: {error.msg}, found {found}; correct the JSON there"
+
+
+def read_rows(path: Path, wanted: str) -> list[Row]:
+    """The rows of a JSON array or of JSON lines (without blank ones). `DataError` lists what is not JSON."""
+    text = read_text(path, wanted)
+    if is_json_lines(text):
+        return read_lines(path, text)
+    try:
+        value = parse_json(text)
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(value, list):
+        raise DataError(
+            f"{path}: the top level is {kind_of(value)}; an array was wanted, put [ and ] around the rows."
+        )
+    if not value:
+        raise DataError(f"{path} holds no rows; a {wanted} was wanted.")
+    return [Row(number, f"row {number}", row) for number, row in enumerate(value)]
+
+
+def is_json_lines(text: str) -> bool:
+    """Whether the first line that is not blank is an object, complete or cut off but followed by others."""
+    lines = text.lstrip().split("\n", 2)
+    if not lines[0].startswith("{"):
+        return False
+    return lines[0].rstrip().endswith("}") or (len(lines) > 1 and lines[1].startswith('{"'))
+
+
+def read_lines(path: Path, text: str) -> list[Row]:
+    """JSON lines to rows; all broken lines are told at once."""
+    problems, rows = Problems(path), []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(Row(len(rows), f"line {number}", parse_json(line, number)))
+        except ValueError as error:
+            message = str(error)
+            problems.messages.append(message if message.startswith("line ") else f"line {number}: {message}")
+    problems.raise_any()
+    return rows
+
+
+def text_problem(value: str) -> str | None:
+    """What keeps a text from being tokenised: half a surrogate pair cannot be written as UTF-8."""
+    if value.isascii():
+        return None
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        return f"half of a character ({value[error.start]!a}) at position {error.start}; write it whole"
+    return None
+
+
+class PictureFolder:
+    """Finds the pictures that rows name and keeps them inside one folder, links included."""
+
+    def __init__(self, folder: str | Path | None) -> None:
+        """`UsageError` if the folder is not there; None means that no row may name a picture."""
+        self.folder = None if folder in (None, "") else Path(str(folder))
+        if self.folder is not None and not self.folder.is_dir():
+            problem = "is a file" if self.folder.exists() else f"does not exist{suggestion(self.folder)}"
+            raise UsageError(f"--image-folder {self.folder} {problem}; name the folder of the pictures.")
+        self.root = None if self.folder is None else self.folder.resolve()
+        self.find = cache(self._find)
+        self.resolve_folder = cache(lambda folder: Path(os.path.realpath(folder)))
+        self.names = cache(lambda folder: tuple(os.listdir(folder)))
+        self.suggestions_left = SHOWN_PROBLEMS
+
+    def _find(self, name: str) -> tuple[str | None, str | None]:
+        """The absolute path of a picture, or what is wrong with its name."""
+        problem = name_problem(name)
+        if problem:
+            return None, problem
+        if self.root is None:
+            return (
+                None,
+                f"found {name!r}, but no folder of pictures; name it with --image_folder",
+            )
+        path = self.root / name
+        parent = self.resolve_folder(path.parent)
+        path = parent / path.name
+        try:
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode) or path.name == "..":
+                path = path.resolve(strict=True)
+                mode = path.stat().st_mode
+        except FileNotFoundError:
+            return None, self._outside(
+                path, name
+            ) or f"{name!r} is not in {self.folder}{self._near(parent, path.name)}"
+        except (OSError, RuntimeError) as error:
+            return None, f"{name!r} cannot be read ({error}); check the file"
+        problem = self._outside(path, name)
+        if problem is None and not stat.S_ISREG(mode):
+            problem = f"{name!r} is no regular file; name a picture file"
+        return (None, problem) if problem else (str(path), None)
+
+    def _outside(self, path: Path, name: str) -> str | None:
+        assert self.root is not None
+        if path.is_relative_to(self.root):
+            return None
+        return f"{name!r} leads out of {self.folder}; put the picture (not a link to it) into the folder"
+
+    def _near(self, parent: Path, name: str) -> str:
+        """A suggestion for a missing picture; only the problems that are shown get one."""
+        if self.suggestions_left <= 0:
+            return "; add the picture or correct the name"
+        self.suggestions_left -= 1
+        try:
+            near = near_name(name.replace("\\", "/").split("/")[-1], self.names(parent))
+        except OSError:
+            return f"; the folder {parent.name!r} does not exist there"
+        return f"; did you mean {near!r}?" if near else "; add the picture or correct the name"
+
+
+def name_problem(name: str) -> str | None:
+    """What is wrong with a picture's name before the disk is looked at."""
+    if not name.strip():
+        return "an empty name; name a picture, or leave the field out for a row without one"
+    if "\0" in name:
+        return f"{shorten(name)} holds a NUL byte; correct the name"
+    if text_problem(name):
+        return f"{name!a} holds {text_problem(name)}"
+    if re.match(r"(?i)(https?|ftp|file|data|s3|gs):", name):
+        return f"{shorten(name)} is a URL; nothing is downloaded, put the picture into the folder and name it"
+    if name.startswith("/") or re.match(r"[A-Za-z]:[\\/]", name):
+        return f"{shorten(name)} is an absolute path; name the file relative to the image folder"
+    return None
+
+
+def image_names(value: object) -> tuple[list[str], str | None]:
+    """The `image` field (a name or a list of names) as a list, or what is wrong with it."""
+    names = value if isinstance(value, list) else [value]
+    if not names:
+        return [], "an empty list; name a picture, or leave the field out for a row without one"
+    texts = [entry for entry in names if isinstance(entry, str)]
+    if len(texts) < len(names):
+        wrong = next(entry for entry in names if not isinstance(entry, str))
+        return [], f"found {kind_of(wrong)} ({shorten(wrong)}); a file name was wanted"
+    return texts, None
+
+
+def missing_key(row: dict[str, object], key: str, lookalikes: Sequence[str]) -> str:
+    """`is missing`, with the key that was probably meant."""
+    near = next((name for name in lookalikes if name in row), None) or near_name(key, row)
+    return f"is missing; rename {near!r} to {key!r}" if near and near != key else "is missing; add it"

@@ -1,0 +1,1 @@
+"""From conversations and pictures to trained weights."""

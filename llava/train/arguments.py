@@ -1,0 +1,150 @@
+"""Command line to the three argument groups: the original's flags on transformers 5 and on any machine."""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NoReturn
+
+import torch
+import transformers
+from transformers import HfArgumentParser
+
+from llava.conversation import TEMPLATES
+from llava.errors import UsageError
+from llava.train.flags import (
+    Flag,
+    check_flags,
+    join_flags,
+    split_flags,
+    translate_flags,
+    unknown_flag_message,
+)
+from llava.train.own_arguments import DataArguments, ModelArguments, OwnTrainingArguments
+
+__all__ = ["DataArguments", "ModelArguments", "TrainingArguments", "parse_arguments"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainingArguments(OwnTrainingArguments, transformers.TrainingArguments):
+    """transformers' arguments, with our flags and defaults before them."""
+
+
+class FlagParser(HfArgumentParser):
+    """No abbreviations, and complaints as `UsageError` instead of 600 lines of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (--help lists the flags).")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the flags depend on; `has_tf32` as transformers judges it."""
+
+    has_accelerator: bool
+    has_tf32: bool
+
+
+def this_machine() -> Machine:
+    """Look for an accelerator and for TF32."""
+    from transformers.utils import is_torch_tf32_available
+
+    return Machine(torch.accelerator.is_available(), bool(is_torch_tf32_available()))
+
+
+def parse_arguments(
+    argv: Sequence[str] | None = None,
+) -> tuple[ModelArguments, DataArguments, TrainingArguments]:
+    """Parse a training command line (default: this process's). `UsageError` lists what is wrong with it."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    check_flags(argv)
+    trainer_fields = {entry.name for entry in fields(TrainingArguments)}
+    argv, notices = translate_flags(argv, trainer_fields)
+    argv, more = fit_to_machine(argv, this_machine())
+    model_args, data_args, training_args = build_groups(argv)
+    problems = value_problems(model_args, data_args, training_args)
+    if problems:
+        raise UsageError("; ".join(problems) + ".")
+    if int(os.environ.get("RANK", "0")) == 0:
+        for notice in [*notices, *more]:
+            logger.warning(notice)
+    return model_args, data_args, training_args
+
+
+def build_groups(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, TrainingArguments]:
+    """The dataclasses; what transformers finds wrong becomes a `UsageError`."""
+    dataclasses: list[Any] = [ModelArguments, DataArguments, TrainingArguments]
+    parser = FlagParser(dataclasses, allow_abbrev=False)
+    try:
+        *groups, remaining = parser.parse_args_into_dataclasses(
+            list(argv), return_remaining_strings=True, look_for_args_file=False
+        )
+    except UsageError:
+        raise
+    except (ValueError, ImportError) as error:
+        raise UsageError(str(error)) from error
+    if remaining:
+        known = [entry.name for group in groups for entry in fields(group)]
+        problems = [
+            unknown_flag_message(word[2:], known)
+            if word.startswith("--")
+            else f"{word!r} is one word too many"
+            for word in remaining
+        ]
+        raise UsageError("; ".join(problems) + " (quote words with blanks; --help lists the flags).")
+    model_args, data_args, training_args = groups
+    return model_args, data_args, training_args
+
+
+def fit_to_machine(argv: Sequence[str], machine: Machine) -> tuple[list[str], list[str]]:
+    """The command line for this machine, and notices: the CPU if there is no other, TF32 only where it is.
+
+    `--bf16 True` stays as it is: it works on CPUs too. `UsageError` for fp16 on a CPU, which does not.
+    """
+    flags, notices = split_flags(argv), []
+    values = {flag.name: is_true(flag) for flag in flags}
+    if not machine.has_accelerator and not values.get("use_cpu"):
+        flags.append(Flag("use_cpu", ("True",)))
+        notices.append("No accelerator found: training on the CPU.")
+    on_cpu = not machine.has_accelerator or values.get("use_cpu", False)
+    if on_cpu and values.get("fp16"):
+        raise UsageError(
+            "--fp16 needs a GPU, and this run is on the CPU; use --bf16 True, or neither for fp32."
+        )
+    if values.get("tf32") and (on_cpu or not machine.has_tf32):
+        flags.append(Flag("tf32", ("False",)))
+        notices.append("--tf32 is off: there is no GPU with TF32 (Ampere or newer).")
+    return join_flags(flags), notices
+
+
+def is_true(flag: Flag) -> bool:
+    """A switch is on when it stands alone or says so."""
+    return not flag.words or flag.words[0].lower() in ("true", "t", "yes", "y", "1")
+
+
+def value_problems(
+    model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments
+) -> list[str]:
+    """Values that parse but cannot work."""
+    problems = []
+    if model_args.version not in TEMPLATES:
+        problems.append(
+            f"--version is {model_args.version!r}; known templates: {', '.join(sorted(TEMPLATES))}"
+        )
+    for name in ("max_branches", "model_max_length", "lora_r", "lora_alpha"):
+        if getattr(training_args, name) < 1:
+            problems.append(f"--{name} is {getattr(training_args, name)}; it must be at least 1")
+    if not 0 <= training_args.lora_dropout < 1:
+        problems.append(f"--lora_dropout is {training_args.lora_dropout}; it must be at least 0 and below 1")
+    if training_args.remove_unused_columns:
+        problems.append("--remove_unused_columns is True; it must be False, the collator needs every field")
+    if training_args.lora_enable and model_args.tune_mm_mlp_adapter:
+        problems.append("--lora_enable and --tune_mm_mlp_adapter exclude each other; drop one")
+    if training_args.freeze_mm_mlp_adapter and model_args.tune_mm_mlp_adapter:
+        problems.append("--freeze_mm_mlp_adapter and --tune_mm_mlp_adapter leave nothing to train; drop one")
+    if training_args.mm_projector_lr is not None and training_args.mm_projector_lr < 0:
+        problems.append(f"--mm_projector_lr is {training_args.mm_projector_lr}; it must not be negative")
+    return problems

@@ -1,0 +1,58 @@
+"""A list of examples to the tensors of one step; pictures are opened here, once per group, in the loader's
+processes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from llava.model.attention import PADDING, PREFIX
+from llava.train.packing import Example, Pack, plan_packs
+
+PADDING_ID = 0
+
+
+@dataclass(frozen=True)
+class PackingCollator:
+    """Callable for a DataLoader.
+
+    `load_pixels` opens one picture, path -> (3, H, W); `mode` is one of `packing.MODES`; `capacity` see
+    `plan_packs`.
+    """
+
+    mode: str
+    load_pixels: Callable[[str], Tensor]
+    capacity: int | None = None
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        packs = plan_packs(examples, self.mode, capacity=self.capacity)
+        batch = {
+            "input_ids": pad([pack.input_ids for pack in packs], PADDING_ID),
+            "position_ids": pad([pack.position_ids for pack in packs], 0),
+            "targets": torch.tensor(
+                [(row, *target) for row, pack in enumerate(packs) for target in pack.targets],
+                dtype=torch.long,
+            ),
+        }
+        if self.mode == "none":
+            batch["attention_mask"] = pad([[1] * len(pack.input_ids) for pack in packs], 0)
+        else:
+            batch["group_ids"] = pad([pack.group_ids for pack in packs], PADDING)
+            batch["branch_ids"] = pad([pack.branch_ids for pack in packs], PREFIX)
+        pictures = [self.load_pixels(path) for path in pictures_of(packs)]
+        if pictures:
+            batch["pixel_values"] = torch.stack(pictures)
+        return batch
+
+
+def pictures_of(packs: Sequence[Pack]) -> list[str]:
+    """Files of all pictures in the order of their placeholders."""
+    return [path for pack in packs for path in pack.images]
+
+
+def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    """Ragged rows to (B, T), padded at the right."""
+    longest = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows], dtype=torch.long)

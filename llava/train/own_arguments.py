@@ -1,0 +1,80 @@
+"""The flags that this package adds to transformers' TrainingArguments, and its other defaults. Free of torch.
+
+Most names are the original LLaVA's. Flags that are only accepted for old scripts are in `llava.train.flags`.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+
+def flag(default: object, help_text: str) -> Any:
+    """A dataclass field with the text that --help shows."""
+    return field(default=default, metadata={"help": help_text})
+
+
+@dataclass
+class ModelArguments:
+    """Which model, and which parts of it train."""
+
+    model_name_or_path: str = field(
+        metadata={"help": "checkpoint folder: a LLaVA, or a language model alone"}
+    )
+    version: str = flag("v1", "conversation template by name (v1, llava_v1, plain, llama_2, ...)")
+    vision_tower: str | None = flag(None, "folder of the vision tower, for a language model without one")
+    mm_vision_select_layer: int = flag(-1, "hidden layer of the vision tower that is read (LLaVA-1.5: -2)")
+    mm_vision_select_feature: Literal["patch", "cls_patch"] = flag("patch", "without or with the class token")
+    mm_projector_type: str = flag("linear", "linear, mlp2x_gelu (any number for the 2) or identity")
+    pretrain_mm_mlp_adapter: str | None = flag(None, "file of a trained projector to start from")
+    tune_mm_mlp_adapter: bool = flag(False, "train the projector only")
+    freeze_backbone: bool = flag(
+        False, "freeze the language model; its head and the projector stay trainable"
+    )
+    freeze_vision_tower: bool = flag(True, "freeze the vision tower")
+
+
+@dataclass
+class DataArguments:
+    """Which conversations and pictures."""
+
+    data_path: str = field(metadata={"help": "conversation JSON (an array of samples, or JSON lines)"})
+    image_folder: str | None = flag(None, "folder that the samples' image fields are relative to")
+    image_aspect_ratio: Literal["square", "pad"] = flag(
+        "square", "crop pictures to a square, or pad them (LLaVA-1.5)"
+    )
+    check_pictures: Literal["auto", "full", "header", "none"] = flag(
+        "auto",
+        "how pictures are checked before the first step; auto: full up to 20,000 pictures, else header",
+    )
+
+
+@dataclass
+class OwnTrainingArguments:
+    """How it is trained; the second half only changes defaults of transformers' flags."""
+
+    packing: Literal["none", "packed", "shared"] = flag(
+        "shared", "rows of the batch: one sample each, several samples, or questions that share their picture"
+    )
+    max_branches: int = flag(8, "most samples of one picture that share a prefix")
+    attn_implementation: Literal["auto", "eager", "sdpa", "flex_attention"] = flag("auto", "attention code")
+    model_max_length: int = flag(2048, "most tokens of a sample, picture included; longer ones are cut")
+    freeze_mm_mlp_adapter: bool = flag(False, "freeze the projector")
+    mm_projector_lr: float | None = flag(None, "the projector's own learning rate")
+    lora_enable: bool = flag(False, "train a LoRA adapter on the language model's linear layers")
+    lora_r: int = flag(64, "rank of the adapter")
+    lora_alpha: int = flag(16, "scale of the adapter: alpha / r")
+    lora_dropout: float = flag(0.05, "dropout before the adapter")
+    lora_bias: Literal["none", "all", "lora_only"] = flag("none", "which biases train beside the adapter")
+
+    optim: str = flag("adamw_torch", "optimiser")
+    report_to: str = flag("none", "tracker: none, wandb, tensorboard, ...")
+    remove_unused_columns: bool = flag(False, "must stay False: the collator needs every field of a sample")
+    logging_nan_inf_filter: bool = flag(False, "hide a loss that is not finite")
+    average_tokens_across_devices: bool = flag(True, "mean over the targets of all ranks")
+
+
+GROUPS = {"model": ModelArguments, "data": DataArguments, "training": OwnTrainingArguments}
+
+
+def own_flag_names() -> tuple[str, ...]:
+    """All names above."""
+    return tuple(entry.name for group in GROUPS.values() for entry in fields(group))

@@ -1,0 +1,143 @@
+"""Shared-prefix packing: samples of one picture share its tokens, several groups share a row, and nothing
+else changes.
+
+    none     a row per sample: the slow twin that the others are tested against
+    packed   several samples in a row, each a group of its own
+    shared   samples with the same pictures and the same tokens up to them are branches of one group
+
+A token sees the prefix and its own branch (`llava.model.attention`), positions restart after the prefix in
+each branch, and the first token of a branch is predicted by the last token of the prefix.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from llava.constants import IGNORE_INDEX
+from llava.model.attention import PREFIX
+from llava.processing import Encoded
+
+MODES = ("none", "packed", "shared")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A sample ready for a pack: its token ids and labels, and the files of its pictures in order."""
+
+    sample_id: str
+    encoded: Encoded
+    images: tuple[str, ...]
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """Token ids up to and including the last picture."""
+        return tuple(self.encoded.input_ids[: self.encoded.prefix_length])
+
+    @property
+    def can_share(self) -> bool:
+        """A prefix with a target in it belongs to one sample: shared, its loss would count once instead of K
+        times.
+        """
+        labels = self.encoded.labels[: self.encoded.prefix_length]
+        return bool(self.images) and all(label == IGNORE_INDEX for label in labels)
+
+
+@dataclass
+class Pack:
+    """One row: token ids with their positions, groups and branches, targets as (predicting position, id),
+    pictures.
+    """
+
+    input_ids: list[int] = field(default_factory=list)
+    position_ids: list[int] = field(default_factory=list)
+    group_ids: list[int] = field(default_factory=list)
+    branch_ids: list[int] = field(default_factory=list)
+    targets: list[tuple[int, int]] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+
+
+def form_groups(examples: Sequence[Example], mode: str) -> list[list[Example]]:
+    """Examples that share a prefix, in order of first appearance; every example alone unless the mode is
+    `shared`.
+    """
+    groups: dict[object, list[Example]] = {}
+    for number, example in enumerate(examples):
+        shares = mode == "shared" and example.can_share
+        groups.setdefault((example.images, example.prefix) if shares else number, []).append(example)
+    return list(groups.values())
+
+
+def group_length(group: Sequence[Example]) -> int:
+    """Tokens of a group: its prefix once, and the branches."""
+    prefix = group[0].encoded.prefix_length
+    return prefix + sum(len(example.encoded.input_ids) - prefix for example in group)
+
+
+def plan_rows(lengths: Sequence[int], *, capacity: int) -> list[list[int]]:
+    """Indices of groups per row: longest first, each into the first row with room; none is split.
+
+    A group longer than `capacity` gets a row of its own.
+    """
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda number: (-lengths[number], number)):
+        for row, free in enumerate(room):
+            if lengths[index] <= free:
+                rows[row].append(index)
+                room[row] -= lengths[index]
+                break
+        else:
+            rows.append([index])
+            room.append(capacity - lengths[index])
+    return rows
+
+
+def plan_packs(examples: Sequence[Example], mode: str, *, capacity: int | None = None) -> list[Pack]:
+    """The rows of a batch. `capacity` is the most tokens of a row; None = those of the batch's longest
+    group.
+    """
+    groups = form_groups(examples, mode)
+    if mode == "none":
+        return [build_pack([group]) for group in groups]
+    lengths = [group_length(group) for group in groups]
+    rows = plan_rows(lengths, capacity=capacity or max(lengths))
+    return [build_pack([groups[index] for index in row]) for row in rows]
+
+
+def build_pack(groups: Sequence[Sequence[Example]]) -> Pack:
+    """Lay groups out in one row."""
+    pack = Pack()
+    for number, group in enumerate(groups):
+        first = group[0].encoded
+        length = first.prefix_length
+        append_tokens(pack, first.input_ids[:length], group=number, branch=PREFIX, first_position=0)
+        start = len(pack.input_ids) - length
+        append_targets(pack, first.labels[:length], start=start, before=None)
+        for branch, example in enumerate(group, start=1):
+            before = start + length - 1 if length else None
+            begin = len(pack.input_ids)
+            append_tokens(
+                pack, example.encoded.input_ids[length:], group=number, branch=branch, first_position=length
+            )
+            append_targets(pack, example.encoded.labels[length:], start=begin, before=before)
+        pack.images.extend(group[0].images)
+    return pack
+
+
+def append_tokens(pack: Pack, ids: Sequence[int], *, group: int, branch: int, first_position: int) -> None:
+    """Add tokens at the end of a pack."""
+    pack.input_ids.extend(ids)
+    pack.position_ids.extend(range(first_position, first_position + len(ids)))
+    pack.group_ids.extend([group] * len(ids))
+    pack.branch_ids.extend([branch] * len(ids))
+
+
+def append_targets(pack: Pack, labels: Sequence[int], *, start: int, before: int | None) -> None:
+    """Add the targets of a run of tokens that begins at `start`; `before` is the position that predicts its
+    first token.
+
+    The very first token of a sample (`before` None) cannot be predicted, whatever its label.
+    """
+    for offset, label in enumerate(labels):
+        predictor = start + offset - 1 if offset else before
+        if label != IGNORE_INDEX and predictor is not None:
+            pack.targets.append((predictor, label))

@@ -1,0 +1,81 @@
+"""The order of samples: whole groups together, as a pure function of seed and epoch, whatever the batch size
+and ranks.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+
+import torch
+
+
+def group_indices(keys: Sequence[object]) -> list[list[int]]:
+    """Indices with equal keys together; None stands alone."""
+    groups: dict[object, list[int]] = {}
+    for index, key in enumerate(keys):
+        groups.setdefault(("alone", index) if key is None else ("key", key), []).append(index)
+    return list(groups.values())
+
+
+def plan_epoch(groups: Sequence[Sequence[int]], *, max_branches: int, rng: random.Random) -> list[int]:
+    """Every index once. Groups are cut into chunks of at most `max_branches`, chunks put into slots of
+    exactly that size.
+
+    A batch of a multiple of `max_branches` samples so never splits a chunk that fits its slot. What does not
+    fill a slot is cut to size and shuffled among the others; only a remainder smaller than a slot comes last.
+    """
+    slots, partial = [], []
+    for group in groups:
+        members = list(group)
+        rng.shuffle(members)
+        for start in range(0, len(members), max_branches):
+            chunk = members[start : start + max_branches]
+            (slots if len(chunk) == max_branches else partial).append(chunk)
+    rng.shuffle(partial)
+    full, rest = fill_slots(partial, size=max_branches)
+    slots.extend(full)
+    stream = [index for chunk in rest for index in chunk]
+    whole = len(stream) - len(stream) % max_branches
+    slots.extend(stream[start : start + max_branches] for start in range(0, whole, max_branches))
+    rng.shuffle(slots)
+    return [index for slot in slots for index in slot] + stream[whole:]
+
+
+def fill_slots(chunks: Sequence[list[int]], *, size: int) -> tuple[list[list[int]], list[list[int]]]:
+    """Put chunks together to slots of exactly `size`, first fit by free room: (full slots, slots that stayed
+    open).
+    """
+    open_by_room: dict[int, list[list[int]]] = {room: [] for room in range(1, size)}
+    full = []
+    for chunk in chunks:
+        room = next((room for room in range(len(chunk), size) if open_by_room[room]), None)
+        slot = open_by_room[room].pop() if room is not None else []
+        slot = slot + chunk
+        if len(slot) == size:
+            full.append(slot)
+        else:
+            open_by_room[size - len(slot)].append(slot)
+    return full, [slot for slots in open_by_room.values() for slot in slots]
+
+
+class GroupSampler(torch.utils.data.Sampler[int]):
+    """`plan_epoch` for the epoch that `set_epoch` names; `keys` are equal for samples that share a picture,
+    None = alone.
+    """
+
+    def __init__(self, keys: Sequence[object], *, max_branches: int, seed: int) -> None:
+        self.groups = group_indices(keys)
+        self.num_samples = len(keys)
+        self.max_branches = max_branches
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of an epoch, counted from 0."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __iter__(self) -> Iterator[int]:
+        rng = random.Random(f"{self.seed}/{self.epoch}")
+        return iter(plan_epoch(self.groups, max_branches=self.max_branches, rng=rng))

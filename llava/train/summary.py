@@ -1,0 +1,70 @@
+"""What a run shows before its first step: modules with their trainable weights, one sample with its targets,
+the steps.
+"""
+
+import math
+from collections.abc import Iterable
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.processing import Encoded
+
+PARTS = ("vision_tower", "multi_modal_projector", "language_model", "lm_head")
+
+
+def part_of(name: str) -> str:
+    """The part of the model that a weight belongs to, by its path."""
+    return next((part for part in PARTS if part in name), "other")
+
+
+def number_of(weight: nn.Parameter) -> int:
+    """Elements of a weight, also where ZeRO-3 keeps only a piece of it here."""
+    return int(getattr(weight, "ds_numel", weight.numel()))
+
+
+def module_table(named_parameters: Iterable[tuple[str, nn.Parameter]]) -> str:
+    """A row per part: all weights, trainable weights, types."""
+    totals: dict[str, list] = {}
+    for name, weight in named_parameters:
+        row = totals.setdefault(part_of(name), [0, 0, set()])
+        row[0] += number_of(weight)
+        row[1] += number_of(weight) if weight.requires_grad else 0
+        row[2].add(str(weight.dtype).removeprefix("torch."))
+    lines = [f"{'module':<22}{'weights':>16}{'trainable':>16}  type"]
+    lines += [
+        f"{part:<22}{count:>16,}{trained:>16,}  {', '.join(sorted(types))}"
+        for part, (count, trained, types) in totals.items()
+    ]
+    return "\n".join(lines)
+
+
+def show_sample(encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The sample as text: pictures as <image xN>, targets between ⟦ and ⟧."""
+    pieces: list[str] = []
+    runs = group_runs(encoded)
+    for kind, ids in runs:
+        if kind == "image":
+            pieces.append(f"<image x{len(ids)}>")
+        else:
+            text = tokenizer.decode(ids, skip_special_tokens=False)
+            pieces.append(f"⟦{text}⟧" if kind == "target" else text)
+    return " ".join(pieces)
+
+
+def group_runs(encoded: Encoded) -> list[tuple[str, list[int]]]:
+    """Token ids in runs of one kind: `image`, `target` or `context`."""
+    runs: list[tuple[str, list[int]]] = []
+    for token, label in zip(encoded.input_ids, encoded.labels, strict=True):
+        kind = "image" if token == IMAGE_TOKEN_INDEX else "context" if label == IGNORE_INDEX else "target"
+        if runs and runs[-1][0] == kind:
+            runs[-1][1].append(token)
+        else:
+            runs.append((kind, [token]))
+    return runs
+
+
+def steps_of(num_samples: int, *, global_batch: int, epochs: float, max_steps: int) -> int:
+    """Optimiser steps to come."""
+    return max_steps if max_steps > 0 else math.ceil(math.ceil(num_samples / global_batch) * epochs)

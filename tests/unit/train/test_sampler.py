@@ -1,0 +1,37 @@
+"""The order of samples: every index once, groups kept together, the same for every batch size."""
+
+import random
+
+import pytest
+
+from llava.train.sampler import GroupSampler, group_indices, plan_epoch
+
+
+def keys_of(seed: int) -> list[object]:
+    rng = random.Random(seed)
+    return [rng.choice([None, *range(12)]) for _ in range(rng.randint(1, 90))]
+
+
+@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("max_branches", [1, 3, 8])
+def test_every_index_once(seed: int, max_branches: int) -> None:
+    keys = keys_of(seed)
+    order = plan_epoch(group_indices(keys), max_branches=max_branches, rng=random.Random(seed))
+    assert sorted(order) == list(range(len(keys)))
+
+
+def test_groups_stay_in_one_batch() -> None:
+    keys = [number // 8 for number in range(160)]
+    order = list(GroupSampler(keys, max_branches=4, seed=0))
+    batches = [order[start : start + 8] for start in range(0, 160, 8)]
+    assert all(len({keys[index] for index in batch}) <= 2 for batch in batches)
+    assert any(len({keys[index] for index in batch}) == 2 for batch in batches), "the cap must mix pictures"
+
+
+def test_order_is_a_function_of_seed_and_epoch() -> None:
+    sampler, twin = (GroupSampler(keys_of(4), max_branches=4, seed=7) for _ in range(2))
+    first = list(sampler)
+    assert first == list(twin) == list(sampler)
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    assert list(GroupSampler(keys_of(4), max_branches=4, seed=8)) != first
