@@ -1,9 +1,176 @@
-"""Stop-gap of the lead, to be overwritten by the helper's full version."""
+"""Tokenizers of checkpoints: ours as they are, SentencePiece models of LLaMA and Vicuna converted exactly.
 
+transformers rebuilds such tokenizers in ways that change ids (a leading blank, the token after `</s>`); the
+conversion here equals raw SentencePiece under both of LLaMA's conventions:
+
+    legacy       every run of text between special tokens starts with a word boundary (LLaMA-1, Vicuna 1.3)
+    non-legacy   only the start of the text does (Vicuna 1.5, LLaVA-1.5)
+"""
+
+import json
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
+from llava.errors import UsageError
+
+BOUNDARY = "▁"
+TOKENIZER_JSON = "tokenizer.json"
+SENTENCEPIECE_MODEL = "tokenizer.model"
+CONFIG_NAME = "tokenizer_config.json"
+PLAIN_CLASS = "PreTrainedTokenizerFast"
+BYTE_PIECE, CONTROL_PIECES = 6, (2, 3)
+"""Types of pieces in a SentencePiece model: bytes, and unknown or control pieces."""
+
+
+class BoundaryTokenizer(PreTrainedTokenizerFast):
+    """A non-legacy LLaMA tokenizer: text that starts with a blank still gets its word boundary before the
+    blank.
+    """
+
+    def _encode_plus(self, text: object, text_pair: object = None, **kwargs: object) -> object:  # type: ignore[override]
+        kept = [keep_blank(one) for one in text] if isinstance(text, list | tuple) else keep_blank(text)
+        return super()._encode_plus(kept, text_pair, **kwargs)  # type: ignore[arg-type]
+
+    def save_pretrained(self, save_directory: str, *args: object, **kwargs: object) -> object:
+        """Save under the name of the class that every version of transformers opens."""
+        result = super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[arg-type]
+        file = Path(save_directory) / CONFIG_NAME
+        values = json.loads(file.read_text(encoding="utf-8")) | {"tokenizer_class": PLAIN_CLASS}
+        file.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        return result
+
+
+def keep_blank(text: object) -> object:
+    """One more blank before a text that starts with one (the backend adds a boundary only where there is
+    none).
+    """
+    return f" {text}" if isinstance(text, str) and text.startswith((" ", BOUNDARY)) else text
+
+
+def encode_with_offsets(
+    tokenizer: PreTrainedTokenizerFast, text: str
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Ids without <s>, and where each token begins and ends in the text."""
+    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    offsets = [(int(start), int(end)) for start, end in encoding["offset_mapping"]]
+    if isinstance(tokenizer, BoundaryTokenizer) and keep_blank(text) != text:
+        offsets = [(max(start - 1, 0), max(end - 1, 0)) for start, end in offsets]
+    return list(encoding["input_ids"]), offsets
+
+
+def starts_with_bos(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether the tokenizer puts <s> before a text."""
+    return tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
-    return PreTrainedTokenizerFast.from_pretrained(str(folder))
+    """The tokenizer of a folder; a pad token that is missing is <unk>, as in LLaVA.
+
+    Raises `UsageError` when the folder holds neither tokenizer.json nor tokenizer.model.
+    """
+    folder = Path(folder)
+    if (folder / SENTENCEPIECE_MODEL).is_file():
+        tokenizer = convert_sentencepiece(folder)
+    elif (folder / TOKENIZER_JSON).is_file():
+        chosen = BoundaryTokenizer if has_first_boundary(folder / TOKENIZER_JSON) else PreTrainedTokenizerFast
+        tokenizer = chosen.from_pretrained(str(folder))
+    else:
+        raise UsageError(
+            f"{folder} has no tokenizer: neither {TOKENIZER_JSON} nor {SENTENCEPIECE_MODEL} is there."
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.unk_token
+    return tokenizer
+
+
+def has_first_boundary(file: Path) -> bool:
+    """Whether a tokenizer.json puts a word boundary at the start of the text only."""
+    steps = json.loads(file.read_text(encoding="utf-8")).get("pre_tokenizer") or {}
+    return steps.get("type") == "Metaspace" and steps.get("prepend_scheme") == "first"
+
+
+def convert_sentencepiece(folder: Path) -> PreTrainedTokenizerFast:
+    """A LLaMA tokenizer.model (BPE with byte fallback) with its config as an exact fast tokenizer."""
+    from tokenizers import AddedToken
+
+    file = folder / CONFIG_NAME
+    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    legacy = config.get("legacy", True)
+    backend, special = backend_of(folder / SENTENCEPIECE_MODEL, legacy=legacy)
+    unk, bos, eos = special
+    extra = added_tokens(folder, config)
+    backend.add_special_tokens(
+        [AddedToken(text, special=True, normalized=False) for text in (*special, *extra)]
+    )
+    set_bos(backend, bos if config.get("add_bos_token", True) else None)
+    chosen = PreTrainedTokenizerFast if legacy else BoundaryTokenizer
+    return chosen(
+        tokenizer_object=backend,
+        unk_token=unk,
+        bos_token=bos,
+        eos_token=eos,
+        pad_token=token_text(config.get("pad_token")),
+        model_max_length=config.get("model_max_length") or 2048,
+        padding_side=config.get("padding_side", "right"),
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def token_text(token: object) -> str | None:
+    """The text of a token that a config gives as a string or as a dictionary."""
+    return token.get("content") if isinstance(token, dict) else token  # type: ignore[return-value]
+
+
+def added_tokens(folder: Path, config: dict) -> list[str]:
+    """Tokens added behind the SentencePiece vocabulary, in the order of their ids."""
+    found = {int(key): token_text(value) for key, value in config.get("added_tokens_decoder", {}).items()}
+    file = folder / "added_tokens.json"
+    if file.is_file():
+        found |= {index: text for text, index in json.loads(file.read_text(encoding="utf-8")).items()}
+    return [str(text) for _, text in sorted(found.items())]
+
+
+def backend_of(model: Path, *, legacy: bool) -> tuple[object, tuple[str, str, str]]:
+    """The `tokenizers` object of a SentencePiece BPE model, and its unknown, begin and end pieces."""
+    import sentencepiece
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from transformers.convert_slow_tokenizer import generate_merges
+
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    size = processor.get_piece_size()
+    pieces = [processor.id_to_piece(index) for index in range(size)]
+    plain = {
+        pieces[index]: processor.get_score(index)
+        for index in range(size)
+        if not (processor.is_byte(index) or processor.is_control(index) or processor.is_unknown(index))
+    }
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    merges = generate_merges(vocabulary, plain)
+    merges = [pair for pair in merges if pair[0] in plain and pair[1] in plain]
+    unk = pieces[processor.unk_id()]
+    backend = Tokenizer(models.BPE(vocabulary, merges, unk_token=unk, fuse_unk=True, byte_fallback=True))
+    replace = normalizers.Replace(" ", BOUNDARY)
+    if legacy:
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend(BOUNDARY), replace])
+    else:
+        backend.normalizer = replace
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(
+            replacement=BOUNDARY, prepend_scheme="first", split=False
+        )
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace(BOUNDARY, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return backend, (unk, pieces[processor.bos_id()], pieces[processor.eos_id()])
+
+
+def set_bos(backend: object, bos: str | None) -> None:
+    """Put <s> before every text, or nothing."""
+    from tokenizers import processors
+
+    if bos is None:
+        return
+    index = backend.token_to_id(bos)  # type: ignore[attr-defined]
+    backend.post_processor = processors.TemplateProcessing(  # type: ignore[attr-defined]
+        single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, index)]
+    )

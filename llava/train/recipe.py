@@ -132,7 +132,8 @@ def build_for_training(
     model.config.conv_template = model_args.version
     model.config.tokenizer_model_max_length = training_args.model_max_length
     model.config.use_cache = False
-    set_attention(model, training_args.attn_implementation)
+    on_cpu = training_args.device.type == "cpu"
+    set_attention(model, training_args.attn_implementation, prefer_eager=on_cpu and training_args.bf16)
     return model, load_tokenizer(folder), load_image_processor(tower_folder)
 
 
@@ -150,12 +151,12 @@ def parts_of(model_args: ModelArguments, data_args: DataArguments, training_args
     )
 
 
-def set_attention(model: LlavaForCausalLM, implementation: str) -> None:
+def set_attention(model: LlavaForCausalLM, implementation: str, *, prefer_eager: bool) -> None:
     """Choose the language model's attention; `auto` is eager on a CPU under bf16 (fastest there), else
     SDPA.
     """
     if implementation == "auto":
-        implementation = "sdpa"
+        implementation = "eager" if prefer_eager else "sdpa"
     model.model.language_model.set_attn_implementation(implementation)
 
 

@@ -85,9 +85,11 @@ def describe_scene(scene: Scene) -> str:
 
 def describe_person(look: Look, view: View) -> str:
     """The canonical caption of a person without a name."""
-    hair = "a bald head" if look.hair_style == "bald" else f"{look.hair_style} {look.hair_colour} hair"
-    hat = "no hat" if view.hat == "none" else f"a {view.hat_colour} {view.hat}"
-    return f"a {view.expression} person with {hair}, {hat} and a {view.shirt} shirt"
+    if view.hat != "none":
+        head = f"a {view.hat_colour} {view.hat}"
+    else:
+        head = "a bald head" if look.hair_style == "bald" else f"{look.hair_style} {look.hair_colour} hair"
+    return f"a {view.expression} person with {head} and a {view.shirt} shirt"
 
 
 def only(scene: Scene, matches: Callable[[Thing], bool]) -> bool:
@@ -232,7 +234,14 @@ def distinct(draw: Callable[[], QA | None], count: int) -> list[QA]:
 
 def attribute_value(look: Look, view: View, name: str) -> str | None:
     """An attribute of a picture, None where it does not show."""
-    if (name == "hair_colour" and look.hair_style == "bald") or (name == "hat_colour" and view.hat == "none"):
+    has_hat = view.hat != "none"
+    hidden = {
+        "hair_colour": look.hair_style == "bald" or (has_hat and look.hair_style in ("short", "spiky")),
+        "hair_style": has_hat,
+        "hat_colour": not has_hat,
+        "mark": look.beard == "full",
+    }
+    if hidden.get(name, False):
         return None
     return getattr(look, name) if hasattr(look, name) else getattr(view, name)
 

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# What a model learned about new people: names, refusals, yes or no, facts; answered and scored.
+#   MODEL_PATH=checkpoints/mine DATA_DIR=playground/data/mine bash scripts/v1.5/eval/personal.sh
+# DATA_DIR holds images/, questions/personal.jsonl and truth.jsonl (as playground.mini_world.make_people writes them).
+set -euo pipefail
+cd "$(dirname "$0")/../../.."
+
+MODEL_PATH=${MODEL_PATH:?set MODEL_PATH to the checkpoint folder}
+DATA_DIR=${DATA_DIR:?set DATA_DIR to the folder with images, questions and truth.jsonl}
+RUN_DIR=${RUN_DIR:-$MODEL_PATH/eval}     # answers and scores go here
+BATCH_SIZE=${BATCH_SIZE:-16}             # questions decoded together; changes no answer
+
+source scripts/common/answer.sh
+mkdir -p "$RUN_DIR/answers"
+answer_questions "$DATA_DIR/questions/personal.jsonl" "$DATA_DIR/images" "$RUN_DIR/answers/personal.jsonl"
+"${PYTHON:-python}" -m llava.eval.score_personal --truth "$DATA_DIR/truth.jsonl" --part personal \
+    --answers "$RUN_DIR/answers/personal.jsonl" --out "$RUN_DIR/scores_personal.json"

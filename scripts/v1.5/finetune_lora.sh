@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Stage 2 with LoRA: instruction tuning of an adapter and the projector.
+# Every variable can be set from outside; flags after the script's name go to the trainer: bash scripts/v1.5/finetune_lora.sh --max_steps 10
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+MODEL_PATH=${MODEL_PATH:-./checkpoints/vicuna-7b-v1.5}             # language model
+VISION_TOWER=${VISION_TOWER:-openai/clip-vit-large-patch14-336}    # vision tower
+PROJECTOR=${PROJECTOR:-./checkpoints/llava-v1.5-7b-pretrain/mm_projector.bin}
+VERSION=${VERSION:-v1}                                             # conversation template
+DATA_PATH=${DATA_PATH:-./playground/data/llava_v1_5_mix665k.json}
+IMAGE_FOLDER=${IMAGE_FOLDER:-./playground/data}
+OUTPUT_DIR=${OUTPUT_DIR:-./checkpoints/llava-v1.5-7b-lora}
+IMAGE_ASPECT_RATIO=${IMAGE_ASPECT_RATIO:-pad}                      # square (crop) or pad
+EPOCHS=${EPOCHS:-1}
+BATCH_SIZE=${BATCH_SIZE:-16}                                       # samples per device
+GRADIENT_ACCUMULATION=${GRADIENT_ACCUMULATION:-1}
+MODEL_MAX_LENGTH=${MODEL_MAX_LENGTH:-2048}                         # tokens of a sample, picture included
+SAVE_STEPS=${SAVE_STEPS:-500}
+LORA_R=${LORA_R:-128}                                              # rank
+LORA_ALPHA=${LORA_ALPHA:-256}                                      # scale: alpha / rank
+LORA_DROPOUT=${LORA_DROPOUT:-0.05}
+LEARNING_RATE=${LEARNING_RATE:-2e-4}
+PROJECTOR_LR=${PROJECTOR_LR:-2e-5}                                 # the projector's own learning rate
+
+source scripts/common/train.sh
+prepare_training ./scripts/zero3.json
+run_training \
+    --vision_tower "$VISION_TOWER" \
+    --pretrain_mm_mlp_adapter "$PROJECTOR" \
+    --mm_projector_type "${PROJECTOR_TYPE:-mlp2x_gelu}" \
+    --mm_vision_select_layer "${SELECT_LAYER:--2}" \
+    --lora_enable True \
+    --lora_r "$LORA_R" \
+    --lora_alpha "$LORA_ALPHA" \
+    --lora_dropout "$LORA_DROPOUT" \
+    --mm_projector_lr "$PROJECTOR_LR" \
+    "$@"
