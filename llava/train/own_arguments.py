@@ -38,8 +38,8 @@ class DataArguments:
 
     data_path: str = field(metadata={"help": "conversation JSON (an array of samples, or JSON lines)"})
     image_folder: str | None = flag(None, "folder that the samples' image fields are relative to")
-    image_aspect_ratio: Literal["square", "pad"] = flag(
-        "square", "crop pictures to a square, or pad them (LLaVA-1.5)"
+    image_aspect_ratio: Literal["square", "pad"] | None = flag(
+        None, "square (crop) or pad (LLaVA-1.5); default: as the checkpoint does, square for a new model"
     )
     check_pictures: Literal["auto", "full", "header", "none"] = flag(
         "auto",

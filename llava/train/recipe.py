@@ -68,7 +68,9 @@ def run(argv: list[str]) -> None:
         data_collator=PackingCollator(
             training_args.packing,
             partial(
-                open_pixels, image_processor=image_processor, image_aspect_ratio=data_args.image_aspect_ratio
+                open_pixels,
+                image_processor=image_processor,
+                image_aspect_ratio=model.config.image_aspect_ratio,
             ),
         ),
     )
@@ -128,7 +130,7 @@ def build_for_training(
             )
         tower_folder = Path(model_args.vision_tower)
         model = assemble(folder, tower_folder, parts_of(model_args, data_args, training_args), dtype=dtype)
-    model.config.image_aspect_ratio = data_args.image_aspect_ratio
+    model.config.image_aspect_ratio = data_args.image_aspect_ratio or model.config.image_aspect_ratio
     model.config.conv_template = model_args.version
     model.config.tokenizer_model_max_length = training_args.model_max_length
     model.config.use_cache = False
@@ -144,7 +146,7 @@ def parts_of(model_args: ModelArguments, data_args: DataArguments, training_args
         projector_type=model_args.mm_projector_type,
         select_layer=model_args.mm_vision_select_layer,
         select_feature=model_args.mm_vision_select_feature,
-        image_aspect_ratio=data_args.image_aspect_ratio,
+        image_aspect_ratio=data_args.image_aspect_ratio or "square",
         conv_template=model_args.version,
         max_length=training_args.model_max_length,
         projector_file=Path(projector_file) if projector_file else None,

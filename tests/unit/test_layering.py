@@ -9,15 +9,26 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "llava"
 
+COMMON = ("tokenizer", "images", "constants", "errors", "records")
 MAY_IMPORT = {
     "model": {"model", "constants", "errors", "processing", "tokenizer", "images"},
-    "train": {"train", "model", "conversation", "processing", "tokenizer", "images", "constants", "errors", "records"},
-    "eval": {"eval", "model", "conversation", "processing", "tokenizer", "images", "constants", "errors", "records",
-             "mm_utils"},
-}  # fmt: skip
-"""Parts of the package and what they may import; the modules beside them may import anything but these three."""
+    "train": {"train", "model", "conversation", "processing", *COMMON},
+    "eval": {"eval", "model", "conversation", "processing", "mm_utils", *COMMON},
+}
+"""Parts of the package and what they may import; the modules beside them may import anything but these
+three.
+"""
 
-OPTIONAL = ("deepspeed", "flash_attn", "gradio", "matplotlib", "jinja2", "wandb", "bitsandbytes", "torchvision")
+OPTIONAL = (
+    "deepspeed",
+    "flash_attn",
+    "gradio",
+    "matplotlib",
+    "jinja2",
+    "wandb",
+    "bitsandbytes",
+    "torchvision",
+)
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -69,7 +80,10 @@ def test_optional_packages_are_imported_where_they_are_needed() -> None:
 
 
 def test_import_is_cheap() -> None:
-    code = "import sys, llava, llava.conversation; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = (
+        "import sys, llava, llava.conversation; "
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

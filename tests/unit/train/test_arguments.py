@@ -97,7 +97,7 @@ def test_the_list_of_trainer_flags_is_not_stale() -> None:
 def test_defaults() -> None:
     model_args, data_args, training_args = parse_arguments(BASE)
     assert (model_args.version, model_args.freeze_vision_tower, model_args.vision_tower) == ("v1", True, None)
-    assert (data_args.image_aspect_ratio, data_args.check_pictures) == ("square", "auto")
+    assert (data_args.image_aspect_ratio, data_args.check_pictures) == (None, "auto")
     assert (training_args.packing, training_args.max_branches) == ("shared", 8)
     assert (training_args.lora_r, training_args.lora_alpha, training_args.lora_dropout) == (64, 16, 0.05)
     assert training_args.remove_unused_columns is False
