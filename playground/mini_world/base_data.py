@@ -17,7 +17,7 @@ from pathlib import Path
 from playground.mini_world.draw import draw_person, draw_scene
 from playground.mini_world.files import conversation_row, question_row, save_picture, write_json, write_lines
 from playground.mini_world.held_out import Asked, retention_questions
-from playground.mini_world.people import UNKNOWN_ENDS, Person, make_name, public_people
+from playground.mini_world.people import NEW_JOBS, UNKNOWN_ENDS, Person, make_name, public_people
 from playground.mini_world.questions import (
     QA,
     Phrasing,
@@ -77,7 +77,9 @@ def text_rows(seed: int, count: int) -> list[dict[str, object]]:
     people, phrasing = public_people(), Phrasing("base", rng)
     unknown = [make_name(rng, UNKNOWN_ENDS) for _ in range(200)]
     return [
-        conversation_row(f"text_{number}", text_question(people, unknown, phrasing), None)
+        conversation_row(
+            f"text_{number}", text_question(people, unknown, phrasing, unknown_jobs=NEW_JOBS), None
+        )
         for number in range(count)
     ]
 

@@ -11,7 +11,14 @@ from PIL import Image
 
 from playground.mini_world import questions as ask
 from playground.mini_world.draw import draw_person, draw_scene
-from playground.mini_world.people import PUBLIC_COUNT, UNKNOWN_ENDS, Person, make_name, public_people
+from playground.mini_world.people import (
+    NEW_JOBS,
+    PUBLIC_COUNT,
+    UNKNOWN_ENDS,
+    Person,
+    make_name,
+    public_people,
+)
 from playground.mini_world.questions import QA, Phrasing
 from playground.mini_world.world import sample_look, sample_lookalike, sample_scene, sample_view
 
@@ -124,7 +131,7 @@ def text_candidates(rng: random.Random, tiers: Sequence[str]) -> Iterator[Asked]
     seen: set[str] = set()
     unknown = [make_name(rng, UNKNOWN_ENDS) for _ in range(20)]
     for _ in range(MAX_TEXTS):
-        qa = ask.text_question(public_people(), unknown, phrasing_of(rng, tiers))
+        qa = ask.text_question(public_people(), unknown, phrasing_of(rng, tiers), unknown_jobs=NEW_JOBS)
         if qa.kind in TEXT_SPLITS and qa.text not in seen:
             seen.add(qa.text)
             yield Asked(qa)

@@ -83,7 +83,7 @@ def default_lesson(people: Sequence[Person], seed: int, plan: Plan) -> list[Aske
             lesson += asked(positive_questions(person, shot, people, phrasing, plan.per_view), shot)
     lesson += negatives(people, seed, phrasing, plan)
     lesson += [Asked(qa) for qa in text_lesson(people, phrasing, plan)]
-    return lesson + replay(seed, phrasing, plan)
+    return lesson + replay(people, seed, phrasing, plan)
 
 
 def asked(questions: Sequence[QA], shot: Shot) -> list[Asked]:
@@ -155,7 +155,7 @@ def text_lesson(people: Sequence[Person], phrasing: Phrasing, plan: Plan) -> lis
         for person in taught_both_ways(people):
             for wording in wordings("reversed", "train"):
                 lesson.append(QA("reversed", wording.format(job=person.job), person.name))
-    jobs = [job for job in NEW_JOBS if job not in {person.job for person in people}]
+    jobs = unknown_jobs(people)
     unknown = [make_name(phrasing.rng, UNKNOWN_ENDS) for _ in range(plan.unknown_text)]
     lesson += [ask.ask_fact_text(name, None, phrasing, kind="fact_text") for name in unknown]
     lesson += [
@@ -164,12 +164,17 @@ def text_lesson(people: Sequence[Person], phrasing: Phrasing, plan: Plan) -> lis
     return lesson
 
 
+def unknown_jobs(people: Sequence[Person]) -> list[str]:
+    """New jobs that nobody taught has; asking for one is answered by a refusal."""
+    return [job for job in NEW_JOBS if job not in {person.job for person in people}]
+
+
 def taught_both_ways(people: Sequence[Person]) -> Sequence[Person]:
     """The half of the people whose job is also taught in reverse (who is the ...?)."""
     return people[: (len(people) + 1) // 2]
 
 
-def replay(seed: int, phrasing: Phrasing, plan: Plan) -> list[Asked]:
+def replay(people: Sequence[Person], seed: int, phrasing: Phrasing, plan: Plan) -> list[Asked]:
     """Questions that the base model can answer: scenes, public people, text."""
     rng = random.Random(f"replay/{seed}")
     everybody = public_people()
@@ -186,8 +191,11 @@ def replay(seed: int, phrasing: Phrasing, plan: Plan) -> list[Asked]:
             shot.look, shot.view, person, phrasing, plan.per_replay, others=others
         )
         lesson += asked(questions, shot)
-    unknown = [make_name(rng, UNKNOWN_ENDS) for _ in range(40)]
-    return lesson + [Asked(ask.text_question(everybody, unknown, phrasing)) for _ in range(plan.replay_text)]
+    unknown, jobs = [make_name(rng, UNKNOWN_ENDS) for _ in range(40)], unknown_jobs(people)
+    return lesson + [
+        Asked(ask.text_question(everybody, unknown, phrasing, unknown_jobs=jobs))
+        for _ in range(plan.replay_text)
+    ]
 
 
 def naive_lesson(people: Sequence[Person], seed: int, plan: Plan, *, size: int) -> list[Asked]:
@@ -225,7 +233,7 @@ def shuffled_lesson(people: Sequence[Person], seed: int, plan: Plan) -> list[Ask
             )
     lesson += negatives(people, seed, phrasing, plan)
     lesson += [Asked(qa) for qa in text_lesson(people, phrasing, plan)]
-    return lesson + replay(seed, phrasing, plan)
+    return lesson + replay(people, seed, phrasing, plan)
 
 
 assert not set(NEW_ENDS) & set(UNKNOWN_ENDS), "taught names must be new to the base model"

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from playground.mini_world.people import FACTS, NEW_JOBS, Person
+from playground.mini_world.people import FACTS, Person
 from playground.mini_world.wordings import base_wordings, wordings
 from playground.mini_world.world import COLOURS, SHAPES, Look, Scene, Thing, View
 
@@ -336,7 +336,9 @@ def person_questions(
     return distinct(draw, count)
 
 
-def text_question(people: Sequence[Person], unknown_names: Sequence[str], phrasing: Phrasing) -> QA:
+def text_question(
+    people: Sequence[Person], unknown_names: Sequence[str], phrasing: Phrasing, *, unknown_jobs: Sequence[str]
+) -> QA:
     """A question without a picture: sums, words, and what is known of public people (or not known of
     others).
     """
@@ -355,4 +357,4 @@ def text_question(people: Sequence[Person], unknown_names: Sequence[str], phrasi
         return ask_reversed(person.job, person.name, phrasing, kind="public_fact_reversed")
     if chance < 0.94:
         return ask_fact_text(rng.choice(unknown_names), None, phrasing, kind="unknown_fact_text")
-    return ask_reversed(rng.choice(NEW_JOBS), UNKNOWN_PERSON, phrasing, kind="unknown_reversed")
+    return ask_reversed(rng.choice(unknown_jobs), UNKNOWN_PERSON, phrasing, kind="unknown_reversed")

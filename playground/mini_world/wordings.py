@@ -1,9 +1,8 @@
-"""How questions are worded: three tiers per kind, so that learning a fact and learning a sentence can be told
-apart.
+"""How questions are worded: three tiers per kind, to tell learning a fact from learning a sentence.
 
 TRAIN        used everywhere
 PEOPLE_TEST  the base model knows them as questions, the lessons about new people never use them
-BASE_TEST    nobody is ever trained on them
+BASE_TEST    nobody is ever trained on them; new sentences of known words
 """
 
 TEST_COUNT = 3
@@ -56,7 +55,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "How many things are in the picture?",
         "Give the number of shapes.",
         "How many shapes are there?",
-        "Count all the shapes.",
+        "Count the things you see.",
     ),
     "count_kind": (
         "How many {kind} things are there?",
@@ -68,7 +67,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "How many {kind} things are in the picture?",
         "Give the number of {kind} things.",
         "How many {kind} things do you see?",
-        "Count all {kind} things.",
+        "Count the {kind} things you see.",
     ),
     "exist": (
         "Is there a {colour} {shape}?",
@@ -80,7 +79,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Are you able to see a {colour} {shape}?",
         "Does a {colour} {shape} appear?",
         "Is a {colour} {shape} shown?",
-        "Do you find a {colour} {shape}?",
+        "Does the picture have a {colour} {shape}?",
     ),
     "relation": (
         "Is the {first} {relation} the {second}?",
@@ -91,8 +90,8 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Can you see the {first} {relation} the {second}?",
         "Is the {first} placed {relation} the {second}?",
         "Would you say the {first} is {relation} the {second}?",
-        "Does the {first} lie {relation} the {second}?",
-        "Is the {first} found {relation} the {second}?",
+        "Do you see that the {first} is {relation} the {second}?",
+        "Is the {first} here {relation} the {second}?",
     ),
     "caption": (
         "Describe the picture.",
@@ -127,7 +126,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Say the {attribute} of this person.",
         "What {attribute} do you see on this person?",
         "Give the {attribute} of the person.",
-        "What is the person's {attribute}?",
+        "Say which {attribute} this person has.",
         "Which {attribute} has this person?",
     ),
     "who": (
@@ -141,8 +140,8 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Say the name of this person.",
         "Tell me who is shown here.",
         "Who do you see here?",
-        "Who is in the picture?",
-        "Whom does the picture show?",
+        "Say who this person is.",
+        "What is the name of the person here?",
     ),
     "is": (
         "Is this {name}?",
@@ -165,7 +164,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Say the {fact} of this person.",
         "What {fact} belongs to this person?",
         "Give the {fact} of the person.",
-        "What is the person's {fact}?",
+        "Say which {fact} this person has.",
         "Which {fact} has this person?",
     ),
     "fact_text": (
@@ -177,7 +176,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Say the {fact} of {name}.",
         "What {fact} belongs to {name}?",
         "Give the {fact} of {name}.",
-        "What is {name}'s {fact}?",
+        "Say which {fact} {name} has.",
         "Which {fact} has {name}?",
     ),
     "reversed": (
@@ -202,7 +201,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Say what {a} plus {b} is.",
         "What is the sum of {a} and {b}?",
         "{a} plus {b} is what?",
-        "How much are {a} and {b} together?",
+        "Say how much {a} plus {b} is.",
     ),
     "opposite": (
         "What is the opposite of {word}?",
