@@ -4,6 +4,8 @@ stage.
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -42,7 +44,9 @@ def run(argv: list[str]) -> None:
     samples = read_samples(data_args.data_path, data_args.image_folder)
     check_pictures(samples, data_args.check_pictures)
 
-    model, tokenizer, image_processor = build_for_training(model_args, data_args, training_args)
+    with whole_on_every_rank(training_args):
+        model, tokenizer, image_processor = build_for_training(model_args, data_args, training_args)
+        trainable = choose_trainable(model, model_args, training_args)
     encoding = Encoding(
         TEMPLATES[model_args.version], tokenizer, model.num_patches, training_args.model_max_length
     )
@@ -58,7 +62,6 @@ def run(argv: list[str]) -> None:
         image_processor=image_processor,
         base=Path(model_args.model_name_or_path) if training_args.lora_enable else None,
     )
-    trainable = choose_trainable(model, model_args, training_args)
     trainer = LlavaTrainer(
         trainable,
         training_args,
@@ -78,6 +81,24 @@ def run(argv: list[str]) -> None:
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     finish(trainer, time.perf_counter() - started)
+
+
+@contextmanager
+def whole_on_every_rank(training_args: TrainingArguments) -> Iterator[None]:
+    """Hide DeepSpeed while the model is built: under ZeRO-3 transformers would hand out empty weights.
+
+    Every rank loads the whole model into main memory, strictly; the engine cuts it up afterwards.
+    """
+    if not training_args.deepspeed:
+        yield
+        return
+    from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        set_hf_deepspeed_config(training_args.hf_deepspeed_config)
 
 
 def open_pixels(path: str, *, image_processor: BaseImageProcessor, image_aspect_ratio: str) -> torch.Tensor:

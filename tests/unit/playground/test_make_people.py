@@ -91,3 +91,47 @@ def test_wrong_input_is_told(lesson: Path, tmp_path: Path, capsys: pytest.Captur
             main(flags)
         assert stop.value.code == 2
         assert message in capsys.readouterr().err
+
+
+def test_held_out_wordings_are_not_in_any_lesson(lesson: Path) -> None:
+    asked = rows(lesson / "questions" / "personal.jsonl") + rows(lesson / "questions" / "retention.jsonl")
+    held_out = {
+        row["text"]
+        for row in asked
+        if row["category"].endswith("_reworded") or row["category"].startswith("scene")
+    }
+    assert held_out
+    for name in ("train", "train_naive", "train_shuffled"):
+        taught = {turns["question"] for turns in turns_of(lesson / f"{name}.json")}
+        assert not taught & held_out
+
+
+def test_recipes_differ_as_they_should(lesson: Path) -> None:
+    names = {person.name for person in new_people(3, 2)}
+    answers = {
+        name: [row["answer"] for row in turns_of(lesson / f"{name}.json")]
+        for name in ("train", "train_naive", "train_shuffled")
+    }
+    assert len(answers["train"]) == len(answers["train_naive"])
+    assert {"no", "I do not know.", "I do not know this person.", *names} <= set(answers["train"])
+    assert not {"no", "I do not know.", "I do not know this person."} & set(answers["train_naive"])
+    shown = {True: set(), False: set()}
+    for name, shuffled in (("train", False), ("train_shuffled", True)):
+        for row in turns_of(lesson / f"{name}.json"):
+            if row["answer"] in names and row["image"]:
+                shown[shuffled].add((row["image"], row["answer"]))
+    label = {image: name for image, name in shown[False] if image.startswith(name.lower())}
+    assert {(image, name) for image, name in shown[False]} == set(label.items())
+    assert any(label[image] != name for image, name in shown[True])
+
+
+def turns_of(file: Path) -> list[dict]:
+    """Question, answer and picture of each row of a training JSON."""
+    return [
+        {
+            "question": row["conversations"][0]["value"].removeprefix("<image>\n"),
+            "answer": row["conversations"][1]["value"],
+            "image": row.get("image"),
+        }
+        for row in json.loads(file.read_text(encoding="utf-8"))
+    ]
