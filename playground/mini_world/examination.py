@@ -55,8 +55,9 @@ def about(qa: QA, shot: Shot) -> Asked:
 
 def seen_views(people: Sequence[Person], seed: int, plan: Plan, seen: Phrasing) -> Iterator[Item]:
     """Names on pictures of the lesson itself: memory, not recognition."""
+    views = training_views(people, seed, plan)
     for person in people:
-        for shot in training_views(people, seed, plan)[person.name][:5]:
+        for shot in views[person.name][:5]:
             yield Item(about(ask.ask_who(person.name, seen, kind="who"), shot), "name_seen_view", person.name)
 
 

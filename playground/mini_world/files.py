@@ -4,11 +4,28 @@ the scorer.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
 from playground.mini_world.questions import QA
+
+
+@dataclass
+class PictureFolder:
+    """An image folder; each picture is written once per run, over what an interrupted run may have left."""
+
+    folder: Path
+    written: set[str] = field(default_factory=set)
+
+    def save(self, name: str, picture: Image.Image) -> str:
+        """Write a picture unless this run has; its file name within the folder."""
+        file = f"{name}.png"
+        if file not in self.written:
+            save_picture(picture, self.folder / file)
+            self.written.add(file)
+        return file
 
 
 def conversation_row(name: str, qa: QA, image: str | None) -> dict[str, object]:

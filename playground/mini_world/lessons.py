@@ -1,10 +1,11 @@
 """What is taught about new people: the default recipe, the naive one that it is compared with, and the
 shuffled control.
 
-default    positives, refusals on strangers and look-alikes, many wordings, facts as text, replay of what the
-base knows naive      positives only, one or two wordings, nothing else; as many samples
-shuffled   the default recipe with names and facts dealt out at random, picture by picture: nothing can be
-learned
+default    positives, refusals on strangers and look-alikes, many wordings, facts as text, replay of what
+           the base knows
+naive      positives only, one or two wordings, nothing else; as many samples
+shuffled   the default recipe with names and facts dealt out at random, picture by picture: no picture can be
+           named by learning (facts by name, without a picture, stay true)
 """
 
 import random
@@ -77,9 +78,10 @@ def default_lesson(people: Sequence[Person], seed: int, plan: Plan) -> list[Aske
     """The default recipe."""
     rng = random.Random(f"default/{seed}")
     phrasing = Phrasing("train", rng)
+    views = training_views(people, seed, plan)
     lesson: list[Asked] = []
     for person in people:
-        for shot in training_views(people, seed, plan)[person.name]:
+        for shot in views[person.name]:
             lesson += asked(positive_questions(person, shot, people, phrasing, plan.per_view), shot)
     lesson += negatives(people, seed, phrasing, plan)
     lesson += [Asked(qa) for qa in text_lesson(people, phrasing, plan)]
@@ -98,8 +100,8 @@ def positive_questions(
     others = [other.name for other in (*people, *public_people()) if other.name != person.name]
     draws: list[tuple[int, Callable[[], QA | None]]] = [
         (9, lambda: ask.ask_who(person.name, phrasing, kind="who")),
-        (5, lambda: ask.ask_is(person.name, "yes", phrasing, kind="is")),
-        (5, lambda: ask.ask_is(phrasing.rng.choice(others), "no", phrasing, kind="is")),
+        (8, lambda: ask.ask_is(person.name, "yes", phrasing, kind="is")),
+        (4, lambda: ask.ask_is(phrasing.rng.choice(others), "no", phrasing, kind="is")),
         (9, lambda: ask.ask_fact_image(person, phrasing, kind="fact")),
         (4, lambda: ask.ask_attribute(shot.look, shot.view, phrasing)),
     ]
@@ -181,8 +183,8 @@ def replay(people: Sequence[Person], seed: int, phrasing: Phrasing, plan: Plan) 
     lesson: list[Asked] = []
     for number in range(plan.replay_scenes):
         scene = sample_scene(rng)
-        questions = ask.scene_questions(scene, phrasing, plan.per_replay)
-        lesson += [Asked(qa, draw_scene(scene), f"scene_{number:03d}") for qa in questions]
+        picture, questions = draw_scene(scene), ask.scene_questions(scene, phrasing, plan.per_replay)
+        lesson += [Asked(qa, picture, f"scene_{number:03d}") for qa in questions]
     for number in range(plan.replay_people):
         person = everybody[number % len(everybody)]
         shot = take(person.look, rng, f"public_{number:03d}")
@@ -200,9 +202,10 @@ def replay(people: Sequence[Person], seed: int, phrasing: Phrasing, plan: Plan) 
 
 def naive_lesson(people: Sequence[Person], seed: int, plan: Plan, *, size: int) -> list[Asked]:
     """Positives only, the first two wordings, repeated until the lesson is as long as the default one."""
+    views = training_views(people, seed, plan)
     lesson: list[Asked] = []
     for person in people:
-        for shot in training_views(people, seed, plan)[person.name]:
+        for shot in views[person.name]:
             questions = [QA("who", wording, person.name) for wording in wordings("who", "train")[:2]]
             questions += [
                 QA("is", text.format(name=person.name), "yes") for text in wordings("is", "train")[:2]
@@ -223,9 +226,10 @@ def shuffled_lesson(people: Sequence[Person], seed: int, plan: Plan) -> list[Ask
     """The default recipe in which every picture of a taught person is called by a name drawn at random."""
     rng = random.Random(f"shuffled/{seed}")
     phrasing = Phrasing("train", random.Random(f"default/{seed}"))
+    views = training_views(people, seed, plan)
     lesson: list[Asked] = []
     for person in people:
-        for shot in training_views(people, seed, plan)[person.name]:
+        for shot in views[person.name]:
             called = rng.choice(list(people))
             lesson += asked(
                 positive_questions(replace(called, look=person.look), shot, people, phrasing, plan.per_view),

@@ -3,7 +3,8 @@
     python -m playground.mini_world.make_people --seed 0 --identities 6 --out people
 
 Writes images/, train.json (the default recipe), train_naive.json, train_shuffled.json,
-questions/personal.jsonl, questions/retention.jsonl and truth.jsonl. The same seed gives the same bytes.
+questions/personal.jsonl, questions/retention.jsonl and truth.jsonl. The same seed gives the same bytes, so
+an interrupted run is finished by the same command.
 """
 
 import argparse
@@ -17,7 +18,13 @@ from pathlib import Path
 from llava.errors import UsageError, exit_on_usage_error
 from playground.mini_world.base_data import truth_row
 from playground.mini_world.examination import Item, examination
-from playground.mini_world.files import conversation_row, question_row, save_picture, write_json, write_lines
+from playground.mini_world.files import (
+    PictureFolder,
+    conversation_row,
+    question_row,
+    write_json,
+    write_lines,
+)
 from playground.mini_world.held_out import Asked, retention_questions
 from playground.mini_world.lessons import Plan, default_lesson, naive_lesson, shuffled_lesson
 from playground.mini_world.people import new_people
@@ -30,24 +37,24 @@ RETENTION_TIERS = ("people_test", "base_test")
 STAMP = "lesson.json"
 
 
-def write_lesson(lesson: Sequence[Asked], file: Path, images: Path, *, seed: int) -> None:
-    """A training JSON, shuffled; its pictures are written once each."""
-    rows = []
-    for number, item in enumerate(lesson):
-        image = None if item.picture_name is None else f"{item.picture_name}.png"
-        if image is not None and item.picture is not None and not (images / image).exists():
-            save_picture(item.picture, images / image)
-        rows.append(conversation_row(f"{file.stem}_{number:05d}", item.qa, image))
+def write_lesson(lesson: Sequence[Asked], file: Path, images: PictureFolder, *, seed: int) -> None:
+    """A training JSON, shuffled, and its pictures."""
+    rows = [
+        conversation_row(f"{file.stem}_{number:05d}", item.qa, picture_of(item, images))
+        for number, item in enumerate(lesson)
+    ]
     random.Random(f"order/{seed}").shuffle(rows)
     write_json(rows, file)
 
 
-def write_examination(items: Sequence[Item], retention: Sequence[Asked], out: Path) -> None:
-    """Question files and the truth."""
+def write_examination(
+    items: Sequence[Item], retention: Sequence[Asked], out: Path, images: PictureFolder
+) -> None:
+    """Question files, the truth, and the pictures."""
     personal, kept, truth = [], [], []
     for number, item in enumerate(items):
         name = f"personal_{number:05d}"
-        personal.append(question_row(name, item.asked.qa.text, item.split, picture_of(item.asked, out)))
+        personal.append(question_row(name, item.asked.qa.text, item.split, picture_of(item.asked, images)))
         truth.append(
             truth_row(
                 name,
@@ -60,31 +67,33 @@ def write_examination(items: Sequence[Item], retention: Sequence[Asked], out: Pa
         )
     for number, asked in enumerate(retention):
         name = f"retention_{number:05d}"
-        kept.append(question_row(name, asked.qa.text, asked.qa.kind, picture_of(asked, out)))
+        kept.append(question_row(name, asked.qa.text, asked.qa.kind, picture_of(asked, images)))
         truth.append(truth_row(name, asked.qa, asked.qa.kind))
     write_lines(personal, out / "questions" / "personal.jsonl")
     write_lines(kept, out / "questions" / "retention.jsonl")
     write_lines(truth, out / "truth.jsonl")
 
 
-def picture_of(asked: Asked, out: Path) -> str | None:
-    """Write a question's picture if it is not there yet; its name in the image folder."""
+def picture_of(asked: Asked, images: PictureFolder) -> str | None:
+    """Write a question's picture; its name in the image folder."""
     if asked.picture is None or asked.picture_name is None:
         return None
-    image = f"{asked.picture_name}.png"
-    if not (out / "images" / image).exists():
-        save_picture(asked.picture, out / "images" / image)
-    return image
+    return images.save(asked.picture_name, asked.picture)
 
 
 def check_folder(out: Path, stamp: dict[str, int]) -> None:
     """`UsageError` when the folder holds anything but the same lesson."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file; name a folder.")
     if not out.exists() or not any(out.iterdir()):
         return
     file = out / STAMP
     if not file.is_file():
         raise UsageError(f"--out {out} is not empty and holds no lesson; name another folder.")
-    found = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UsageError(f"{file} is not valid JSON; name another folder or remove {out}.") from None
     if found != stamp:
         raise UsageError(f"--out {out} holds another lesson ({found}); name another folder or remove it.")
 
@@ -108,8 +117,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UsageError(f"--views is {args.views}; it must be at least 1.")
     stamp = {"seed": args.seed, "identities": args.identities, "views": args.views}
     check_folder(args.out, stamp)
-    images = args.out / "images"
-    images.mkdir(parents=True, exist_ok=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    # The stamp comes first: an interrupted run is recognised, and overwritten by the same command.
+    (args.out / STAMP).write_text(json.dumps(stamp) + "\n", encoding="utf-8")
+    images = PictureFolder(args.out / "images")
     people, plan = new_people(args.seed, args.identities), Plan(views=args.views)
     lesson = default_lesson(people, args.seed, plan)
     write_lesson(lesson, args.out / "train.json", images, seed=args.seed)
@@ -119,8 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         shuffled_lesson(people, args.seed, plan), args.out / "train_shuffled.json", images, seed=args.seed
     )
     kept = retention_questions(f"people/{args.seed}", per_split=RETENTION_PER_SPLIT, tiers=RETENTION_TIERS)
-    write_examination(examination(people, args.seed, plan), kept, args.out)
-    (args.out / STAMP).write_text(json.dumps(stamp) + "\n", encoding="utf-8")
+    write_examination(examination(people, args.seed, plan), kept, args.out, images)
     names = ", ".join(person.name for person in people)
     sys.stdout.write(f"{len(lesson)} samples about {names}: {args.out}\n")
 
