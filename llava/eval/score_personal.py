@@ -1,0 +1,217 @@
+"""Score answers about taught identities and about the base model's own skills against a truth file.
+
+    python -m llava.eval.score_personal --truth truth.jsonl --answers personal.jsonl retention.jsonl \\
+        --out scores.json [--base-scores base/scores.json]
+
+A line of the truth: {"question_id", "split", "answer", "identity": who it is about or null, "direction"}
+"""
+
+import hashlib
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llava.errors import UsageError, exit_on_usage_error
+from llava.eval.command_line import CommandParser
+from llava.eval.metrics.personal import PERSONAL_SPLITS, Truth, against_base, grade, score
+from llava.records import Problems, Row, kind_of, missing_key, read_rows, shorten
+
+TRUTH = 'truth file (JSON lines with "question_id", "split" and "answer")'
+ANSWERS = 'answer file (JSON lines with "question_id" and "text")'
+SHOWN_IDS = 5
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said to one question."""
+
+    question: str
+    text: str
+
+
+def parser() -> CommandParser:
+    """The flags."""
+    options = CommandParser(__doc__.splitlines()[0])
+    options.add_argument("--truth", type=Path, required=True, help="true answers, one JSON line per question")
+    options.add_argument(
+        "--answers", type=Path, nargs="+", required=True, help="answer files that together answer the truth"
+    )
+    options.add_argument("--names", nargs="*", help="the taught names; by default the truth's identities")
+    options.add_argument(
+        "--part", choices=("all", "personal", "retention"), default="all", help="score only these splits"
+    )
+    options.add_argument(
+        "--base-scores", type=Path, help="scores.json of the untouched base, to compare with"
+    )
+    options.add_argument("--out", type=Path, required=True, help="scores.json to write")
+    options.add_argument(
+        "--allow-missing", action="store_true", help="score an incomplete run; missing answers count as wrong"
+    )
+    return options
+
+
+def field_of(row: Row, key: str, problems: Problems) -> object:
+    """A field of a row that must be an object with that key; problems are collected."""
+    value = row.value
+    if not isinstance(value, dict):
+        problems.add(row.place, f"found {kind_of(value)}; an object was wanted")
+        return None
+    if key not in value:
+        problems.add(f"{row.place}, {key}", missing_key(value, key, ()))
+        return None
+    found = value[key]
+    if not isinstance(found, str) and not (key == "question_id" and type(found) is int):
+        problems.add(f"{row.place}, {key}", f"found {kind_of(found)} ({shorten(found)}); a text was wanted")
+        return None
+    return found
+
+
+def read_truth(path: Path) -> list[Truth]:
+    """All true answers. `DataError` lists what is wrong with the file."""
+    problems, truths, known = Problems(path), [], set()
+    for row in read_rows(path, TRUTH):
+        count = len(problems.messages)
+        question_id, split, answer = (
+            field_of(row, key, problems) for key in ("question_id", "split", "answer")
+        )
+        if len(problems.messages) > count or not isinstance(row.value, dict):
+            continue
+        if str(question_id) in known:
+            problems.add(f"{row.place}, question_id", f"found {question_id!r} again; ids must differ")
+        known.add(str(question_id))
+        identity, direction = row.value.get("identity"), row.value.get("direction")
+        truths.append(Truth(question_id, str(split), str(answer), identity, direction))  # type: ignore[arg-type]
+    problems.raise_any()
+    return truths
+
+
+def read_answers(paths: Sequence[Path]) -> dict[str, Answer]:
+    """Question id -> answer, from all files. `DataError` for two answers to one question."""
+    answers: dict[str, Answer] = {}
+    for path in paths:
+        problems = Problems(path)
+        for row in read_rows(path, ANSWERS):
+            count = len(problems.messages)
+            question_id, text = field_of(row, "question_id", problems), field_of(row, "text", problems)
+            if len(problems.messages) > count or not isinstance(row.value, dict):
+                continue
+            if str(question_id) in answers:
+                problems.add(
+                    f"{row.place}, question_id",
+                    f"found {question_id!r} a second time; keep one answer per question",
+                )
+            answers[str(question_id)] = Answer(str(row.value.get("prompt", "")), str(text))
+        problems.raise_any()
+    return answers
+
+
+def check_coverage(truths: Sequence[Truth], answers: Mapping[str, Answer], *, allow_missing: bool) -> None:
+    """`UsageError` for questions without an answer, unless that is allowed."""
+    missing = [row.question_id for row in truths if str(row.question_id) not in answers]
+    if missing and not allow_missing:
+        covered = 1 - len(missing) / len(truths)
+        raise UsageError(
+            f"{len(missing)} of {len(truths)} questions have no answer (coverage {covered:.1%}), first "
+            f"{', '.join(str(name) for name in missing[:SHOWN_IDS])}; finish answering (the same command "
+            "goes on where it stopped), or score it as it is with --allow-missing."
+        )
+
+
+def check_foreign(truths: Sequence[Truth], answers: Mapping[str, Answer]) -> None:
+    """`UsageError` when answers belong to other questions."""
+    known = {str(row.question_id) for row in truths}
+    foreign = [name for name in answers if name not in known]
+    if foreign:
+        raise UsageError(
+            f"{len(foreign)} answers belong to no question of the truth file, first "
+            f"{', '.join(foreign[:SHOWN_IDS])}; give the answers to these very questions."
+        )
+
+
+def in_part(split: str, part: str) -> bool:
+    """Whether a split is to be scored."""
+    return part == "all" or (split in PERSONAL_SPLITS) == (part == "personal")
+
+
+def sha256(path: Path) -> str:
+    """A file's hash."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def score_files(options: Namespace) -> dict[str, object]:
+    """Everything for scores.json."""
+    truths, answers = read_truth(options.truth), read_answers(options.answers)
+    check_foreign(truths, answers)
+    names = options.names or sorted({row.identity for row in truths if row.identity is not None})
+    truths = [row for row in truths if in_part(row.split, options.part)]
+    if not truths:
+        raise UsageError(f"{options.truth} has no {options.part} questions; use --part all.")
+    check_coverage(truths, answers, allow_missing=options.allow_missing)
+    graded = []
+    for row in truths:
+        found = answers.get(str(row.question_id))
+        text, question = (None, "") if found is None else (found.text, found.question)
+        graded.append(grade(row, text, question=question, names=names))
+    scores = score(graded) | {
+        "names": list(names),
+        "truth_sha256": sha256(options.truth),
+        "answers_sha256": [sha256(path) for path in options.answers],
+    }
+    if options.base_scores is not None:
+        scores["against_base"] = against_base(scores, read_base(options.base_scores, scores))
+    return scores
+
+
+def read_base(path: Path, scores: Mapping) -> Mapping:
+    """The base model's scores. `UsageError` when they are about other questions."""
+    try:
+        base = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--base-scores {path} cannot be read ({error}); score the base model first."
+        ) from None
+    if base.get("truth_sha256") != scores["truth_sha256"] or set(scores["splits"]) - set(base["splits"]):
+        raise UsageError(
+            f"--base-scores {path} is about another truth file; score the base on the same questions."
+        )
+    return base
+
+
+def summary_text(scores: Mapping) -> str:
+    """The scores in a few lines; an incomplete run says its coverage first."""
+    coverage = scores["coverage"]
+    lines = []
+    if coverage["answered"] < coverage["questions"]:
+        share = coverage["answered"] / coverage["questions"]
+        lines.append(
+            f"INCOMPLETE: {coverage['answered']} of {coverage['questions']} questions answered "
+            f"({share:.1%}); missing answers count as wrong"
+        )
+    for name, value in scores["summary"].items():
+        if value is not None:
+            interval = f"{100 * value['low']:5.1f} to {100 * value['high']:5.1f}"
+            lines.append(f"{name.replace('_', ' '):20} {100 * value['value']:5.1f} %   {interval}")
+    return "\n".join(lines) + "\n"
+
+
+def write_json(value: Mapping, path: Path) -> None:
+    """JSON with one top-level key per line, so that long lists stay on theirs."""
+    lines = [f"{json.dumps(key)}: {json.dumps(entry, ensure_ascii=False)}" for key, entry in value.items()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
+@exit_on_usage_error
+def main(argv: Sequence[str] | None = None) -> None:
+    """Score, write scores.json and say the main numbers."""
+    options = parser().parse(argv)
+    scores = score_files(options)
+    write_json(scores, options.out)
+    sys.stdout.write(summary_text(scores))
+
+
+if __name__ == "__main__":
+    main()
