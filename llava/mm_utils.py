@@ -20,10 +20,10 @@ __all__ = [
 
 def get_model_name_from_path(model_path: str) -> str:
     """The last part of a path, with the part before it when it is a step's checkpoint: run_checkpoint-100."""
-    parts = PurePath(model_path.strip("/")).parts
-    if len(parts) > 1 and parts[-1].startswith("checkpoint-"):
-        return f"{parts[-2]}_{parts[-1]}"
-    return parts[-1]
+    path = PurePath(model_path.strip("/"))
+    if path.name.startswith("checkpoint-") and path.parent.name:
+        return f"{path.parent.name}_{path.name}"
+    return path.name
 
 
 def load_image_from_base64(image: str) -> Image.Image:

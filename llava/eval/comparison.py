@@ -170,8 +170,8 @@ def retained_at(curve: Points, level: float) -> float:
 
 
 def percent(value: float) -> str:
-    """`93.4 %`."""
-    return f"{100 * value:.1f} %"
+    """`93.4 %`, with a space that does not break."""
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
 
 
 def span(estimate: Estimate) -> str:

@@ -84,11 +84,12 @@ def load_strictly(model: nn.Module, weights: dict[str, Tensor], *, tied: bool, s
 
 
 def write_config(config: LlavaConfig, folder: Path) -> None:
-    """Write config.json, without the path the configuration was loaded from."""
+    """Write config.json, without the paths that it and its parts were loaded from."""
     folder.mkdir(parents=True, exist_ok=True)
     values = config.to_dict() | {"architectures": ["LlavaForCausalLM"]}
-    for private in ("_name_or_path", "_attn_implementation_autoset", "_attn_implementation"):
-        values.pop(private, None)
+    for part in (values, *(value for value in values.values() if isinstance(value, dict))):
+        for private in ("_name_or_path", "_attn_implementation_autoset", "_attn_implementation"):
+            part.pop(private, None)
     (folder / "config.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

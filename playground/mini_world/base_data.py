@@ -4,6 +4,8 @@
 
 Writes images/, pretrain.json (captions), finetune.json (questions, and text without pictures), text.json (the
 text alone), and questions/retention.jsonl with truth.jsonl on held-out pictures and wordings.
+With --second-round, only second.json: other questions about the same pictures, most of them of the kinds that
+the first round learns last.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from playground.mini_world.held_out import Asked, retention_questions
 from playground.mini_world.people import NEW_JOBS, UNKNOWN_ENDS, Person, make_name, public_people
 from playground.mini_world.questions import (
     QA,
+    SECOND_SHARES,
     Phrasing,
     describe_person,
     describe_scene,
@@ -32,19 +35,26 @@ from playground.mini_world.world import sample_look, sample_lookalike, sample_sc
 logger = logging.getLogger("mini_world")
 
 PER_IMAGE = 8
+SECOND_PER_SCENE, SECOND_PER_PERSON = 10, 5
 TEXT_SHARE = 0.12
 HELD_OUT_TIERS = ("base_test",)
 
 
-def make_image(job: tuple[int, int, Path]) -> tuple[str, str, list[QA]]:
-    """Draw picture number n of a seed: (file name, caption, questions)."""
-    seed, number, folder = job
+def make_image(job: tuple[int, int, Path, bool]) -> tuple[str, str, list[QA]]:
+    """Picture number n of a seed: (file name, caption, questions); drawn in the first round, asked about in
+    both.
+    """
+    seed, number, folder, second = job
     rng = random.Random(f"base/{seed}/{number}")
     name = f"{number:06d}.png"
     phrasing = Phrasing("base", rng)
     chance = rng.random()
     if chance < 0.62:
         scene = sample_scene(rng)
+        if second:
+            phrasing = Phrasing("base", random.Random(f"base/{seed}/{number}/second"))
+            qas = scene_questions(scene, phrasing, SECOND_PER_SCENE, SECOND_SHARES)
+            return name, describe_scene(scene), qas
         save_picture(draw_scene(scene), folder / name)
         return name, describe_scene(scene), scene_questions(scene, phrasing, PER_IMAGE)
     everybody = public_people()
@@ -54,9 +64,13 @@ def make_image(job: tuple[int, int, Path]) -> tuple[str, str, list[QA]]:
         public.look if person else sample_lookalike(public.look, rng) if chance < 0.84 else sample_look(rng)
     )
     view = sample_view(rng)
-    save_picture(draw_person(look, view), folder / name)
-    others = wrong_names(person, public, everybody, rng)
-    questions = person_questions(look, view, person, phrasing, PER_IMAGE, others=others)
+    if second:
+        phrasing = Phrasing("base", random.Random(f"base/{seed}/{number}/second"))
+    else:
+        save_picture(draw_person(look, view), folder / name)
+    others = wrong_names(person, public, everybody, phrasing.rng)
+    count = SECOND_PER_PERSON if second else PER_IMAGE
+    questions = person_questions(look, view, person, phrasing, count, others=others)
     return name, describe_person(look, view), questions
 
 
@@ -71,7 +85,7 @@ def wrong_names(
     return names + ([] if person else [near.name] * (len(names) // 2))
 
 
-def text_rows(seed: int, count: int) -> list[dict[str, object]]:
+def text_rows(seed: int | str, count: int) -> list[dict[str, object]]:
     """Samples without pictures."""
     rng = random.Random(f"base/{seed}/text")
     people, phrasing = public_people(), Phrasing("base", rng)
@@ -127,6 +141,9 @@ def main() -> None:
     options.add_argument("--held-out", type=int, default=100, help="held-out questions of each kind")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--processes", type=int, default=2)
+    options.add_argument(
+        "--second-round", action="store_true", help="only second.json, for pictures drawn before"
+    )
     args = options.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     started = time.perf_counter()
@@ -134,7 +151,9 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with Pool(args.processes) as pool:
         drawn = pool.map(
-            make_image, [(args.seed, number, folder) for number in range(args.images)], chunksize=64
+            make_image,
+            [(args.seed, number, folder, args.second_round) for number in range(args.images)],
+            chunksize=64,
         )
     captions = [
         {"id": name, "image": name, "conversations": [
@@ -142,13 +161,15 @@ def main() -> None:
         for name, caption, _ in drawn
     ]  # fmt: skip
     rows = [conversation_row(f"{name}_{k}", qa, name) for name, _, qas in drawn for k, qa in enumerate(qas)]
-    text = text_rows(args.seed, round(len(rows) * TEXT_SHARE / (1 - TEXT_SHARE)))
-    write_json(captions, args.out / "pretrain.json")
-    write_json(text, args.out / "text.json")
+    seed = f"{args.seed}/second" if args.second_round else args.seed
+    text = text_rows(seed, round(len(rows) * TEXT_SHARE / (1 - TEXT_SHARE)))
     mixed = rows + text
-    random.Random(f"base/{args.seed}/order").shuffle(mixed)
-    write_json(mixed, args.out / "finetune.json")
-    write_held_out(retention_questions("base", per_split=args.held_out, tiers=HELD_OUT_TIERS), args.out)
+    random.Random(f"base/{seed}/order").shuffle(mixed)
+    write_json(mixed, args.out / ("second.json" if args.second_round else "finetune.json"))
+    if not args.second_round:
+        write_json(captions, args.out / "pretrain.json")
+        write_json(text, args.out / "text.json")
+        write_held_out(retention_questions("base", per_split=args.held_out, tiers=HELD_OUT_TIERS), args.out)
     logger.info("%d pictures, %d questions, %.0f s", len(drawn), len(mixed), time.perf_counter() - started)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the mini world's base LLaVA from nothing, in LLaVA's stages, and scores it. About an hour on two cores.
+# Builds the mini world's base LLaVA from nothing, in LLaVA's stages, and scores it. About an hour and a half on two cores.
 # Each stage is skipped when its result is there; everything before the last copy lies in playground/mini_world/build.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -13,6 +13,7 @@ TOWER_STEPS_2=${TOWER_STEPS_2:-1800}    # second round: mostly people
 TEXT_STEPS=${TEXT_STEPS:-450}
 PROJECTOR_STEPS=${PROJECTOR_STEPS:-250}
 TUNING_EPOCHS=${TUNING_EPOCHS:-3}
+SECOND_EPOCHS=${SECOND_EPOCHS:-2}         # second round of tuning: other questions, more of the hard kinds
 export OMP_NUM_THREADS=$THREADS HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 PYTHON=${PYTHON:-python}
 
@@ -58,6 +59,16 @@ if [ ! -f "$BUILD/tuned/model.safetensors" ]; then
         DATA_PATH=$BUILD/data/finetune.json OUTPUT_DIR=$BUILD/tuned BATCH_SIZE=128 EPOCHS=$TUNING_EPOCHS \
         LEARNING_RATE=${LEARNING_RATE:-1.5e-3} \
         bash scripts/v1.5/finetune.sh --adam_beta2 0.95 --check_pictures none
+fi
+if [ ! -f "$BUILD/data/second.json" ]; then
+    stage "questions of the second round"
+    "$PYTHON" -m playground.mini_world.base_data --out "$BUILD/data" --images "$IMAGES" --processes "$THREADS" --second-round
+fi
+if [ ! -f "$BUILD/tuned_2/model.safetensors" ]; then
+    stage "instruction tuning, second round"
+    MODEL_PATH=$BUILD/tuned DATA_PATH=$BUILD/data/second.json OUTPUT_DIR=$BUILD/tuned_2 BATCH_SIZE=128 \
+        EPOCHS=$SECOND_EPOCHS LEARNING_RATE=${SECOND_LEARNING_RATE:-1e-3} \
+        bash scripts/v1.5/finetune_task.sh --adam_beta2 0.95 --check_pictures none
 fi
 stage "scores"
 "$PYTHON" -m playground.mini_world.finish_base --build "$BUILD" --out "$OUT"

@@ -77,7 +77,7 @@ def main() -> None:
     args = options.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     tokenizer, model, image_processor, _ = load_pretrained_model(
-        str(args.build / "tuned"), dtype=torch.float32
+        str(args.build / "tuned_2"), dtype=torch.float32
     )
     args.out.mkdir(parents=True, exist_ok=True)
     weights = {name: weight.to(torch.bfloat16) for name, weight in model.state_dict().items()}
@@ -98,7 +98,7 @@ def main() -> None:
     model_vqa_loader.main([*flags, "--temperature", "0", "--batch-size", "64", "--max_new_tokens", "48"])
     scores = score(answers, args.build / "data" / "truth.jsonl")
     (args.out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
-    shutil.copyfile(args.build / "tuned" / "trainer_state.json", args.out / "trainer_state.json")
+    shutil.copyfile(args.build / "tuned_2" / "trainer_state.json", args.out / "trainer_state.json")
     logger.info(as_table(scores))
 
 

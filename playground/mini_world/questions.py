@@ -3,7 +3,7 @@ source.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from playground.mini_world.people import FACTS, Person
@@ -214,12 +214,29 @@ SCENE_SHARES: dict[Callable[[Scene, Phrasing], QA | None], int] = {
 }
 """How often each kind is asked: what has to be looked up is hardest to learn and asked most."""
 
+SECOND_SHARES: dict[Callable[[Scene, Phrasing], QA | None], int] = {
+    ask_shape: 6,
+    ask_colour: 22,
+    ask_size: 20,
+    ask_count: 3,
+    ask_count_kind: 5,
+    ask_exist: 8,
+    ask_relation: 28,
+    ask_caption: 7,
+    ask_background: 1,
+}
+"""The same in the second round of tuning: most of what the first round learns last."""
 
-def scene_questions(scene: Scene, phrasing: Phrasing, count: int) -> list[QA]:
-    """Different questions about a scene."""
-    return distinct(
-        lambda: phrasing.rng.choices(list(SCENE_SHARES), SCENE_SHARES.values())[0](scene, phrasing), count
-    )
+
+def scene_questions(
+    scene: Scene,
+    phrasing: Phrasing,
+    count: int,
+    shares: Mapping[Callable[[Scene, Phrasing], QA | None], int] = SCENE_SHARES,
+) -> list[QA]:
+    """Different questions about a scene, kinds in these shares."""
+    kinds, weights = list(shares), list(shares.values())
+    return distinct(lambda: phrasing.rng.choices(kinds, weights)[0](scene, phrasing), count)
 
 
 def distinct(draw: Callable[[], QA | None], count: int) -> list[QA]:
