@@ -1,4 +1,4 @@
-"""What the training scripts ask for: defaults of LLaVA-1.5, variables from outside, a launcher per machine."""
+"""What the training scripts ask for: the defaults of LLaVA-1.5, variables from outside, the launchers."""
 
 import os
 import subprocess
