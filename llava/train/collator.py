@@ -12,6 +12,8 @@ from llava.model.attention import PADDING, PREFIX
 from llava.train.packing import Example, Pack, plan_packs
 
 PADDING_ID = 0
+EMPTY_PACK = Pack([PADDING_ID], position_ids=[0], group_ids=[0], branch_ids=[PREFIX])
+"""One token without a target: the same graph as any other batch, and no gradient."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,17 @@ class PackingCollator:
     load_pixels: Callable[[str], Tensor]
     capacity: int | None = None
 
-    def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        packs = plan_packs(examples, self.mode, capacity=self.capacity)
+    def __call__(self, examples: Sequence[Example | None]) -> dict[str, Tensor]:
+        """None stands for no sample: a rank that has none left at an epoch's end computes a loss of zero."""
+        present = [example for example in examples if example is not None]
+        packs = plan_packs(present, self.mode, capacity=self.capacity) if present else [EMPTY_PACK]
         batch = {
             "input_ids": pad([pack.input_ids for pack in packs], PADDING_ID),
             "position_ids": pad([pack.position_ids for pack in packs], 0),
             "targets": torch.tensor(
                 [(row, *target) for row, pack in enumerate(packs) for target in pack.targets],
                 dtype=torch.long,
-            ),
+            ).reshape(-1, 3),
         }
         if self.mode == "none":
             batch["attention_mask"] = pad([[1] * len(pack.input_ids) for pack in packs], 0)

@@ -29,7 +29,10 @@ class Encoding:
 
 
 class ConversationDataset(torch.utils.data.Dataset):
-    """Samples as `Example`s. `ValueError` with row and id for a sample without a target."""
+    """Samples as `Example`s, None for no sample (see `GroupSampler`).
+
+    `UsageError` with row and id for a sample without a target.
+    """
 
     def __init__(self, samples: Sequence[Sample], encoding: Encoding) -> None:
         self.samples = samples
@@ -38,7 +41,11 @@ class ConversationDataset(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: int | None) -> Example | None:
+        return None if index is None else self.example(index)
+
+    def example(self, index: int) -> Example:
+        """A sample, encoded."""
         sample = self.samples[index]
         encoded = encode_sample(
             sample.turns,
@@ -69,7 +76,7 @@ def check_long_samples(dataset: ConversationDataset) -> None:
         if num_bytes + markers + len(sample.images) * encoding.num_patches <= encoding.max_length:
             continue
         try:
-            dataset[index]
+            dataset.example(index)
         except UsageError as error:
             problems.append(str(error))
     if problems:

@@ -28,7 +28,7 @@ from llava.train.conversations import ConversationDataset, Encoding, check_long_
 from llava.train.samples import check_pictures, read_samples
 from llava.train.saving import CheckpointWriter
 from llava.train.summary import module_table, show_sample, steps_of
-from llava.train.trainer import LlavaTrainer, last_checkpoint
+from llava.train.trainer import LlavaTrainer, last_checkpoint, step_of
 
 logger = logging.getLogger("llava")
 
@@ -80,7 +80,7 @@ def run(argv: list[str]) -> None:
     announce(trainer, dataset, resume_from)
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
-    finish(trainer, time.perf_counter() - started)
+    finish(trainer, time.perf_counter() - started, steps_before=step_of(resume_from))
 
 
 @contextmanager
@@ -220,7 +220,7 @@ def announce(trainer: LlavaTrainer, dataset: ConversationDataset, resume_from: P
     logger.info(module_table(trainer.model.named_parameters()))
     logger.info(
         "First sample, targets between ⟦ and ⟧:\n%s",
-        show_sample(dataset[0].encoded, dataset.encoding.tokenizer),
+        show_sample(dataset.example(0).encoded, dataset.encoding.tokenizer),
     )
     global_batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     logger.info(
@@ -236,16 +236,20 @@ def announce(trainer: LlavaTrainer, dataset: ConversationDataset, resume_from: P
     )
 
 
-def finish(trainer: LlavaTrainer, seconds: float) -> None:
-    """Write the result into the output folder and say where it is and how long it took."""
-    args, state = trainer.args, trainer.state
+def finish(trainer: LlavaTrainer, seconds: float, *, steps_before: int) -> None:
+    """Write the result into the output folder and say where it is and how long this process took."""
+    args = trainer.args
     trainer.save_model()
     trainer.save_state()
-    samples = state.global_step * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    num_samples = trainer.sampler.num_samples
+    global_batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    steps_per_epoch = steps_of(num_samples, global_batch=global_batch, epochs=1, max_steps=-1)
+    steps = trainer.state.global_step - steps_before
+    samples = num_samples * steps / steps_per_epoch
     logger.info(
         "Trained %s weights for %d steps in %.1f s (%.1f samples/s). Checkpoint: %s",
         f"{get_model_param_count(trainer.model, trainable_only=True):,}",
-        state.global_step,
+        steps,
         seconds,
         samples / max(seconds, 1e-9),
         args.output_dir,

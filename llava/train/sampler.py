@@ -57,14 +57,21 @@ def fill_slots(chunks: Sequence[list[int]], *, size: int) -> tuple[list[list[int
     return full, [slot for slots in open_by_room.values() for slot in slots]
 
 
-class GroupSampler(torch.utils.data.Sampler[int]):
+class GroupSampler(torch.utils.data.Sampler[int | None]):
     """`plan_epoch` for the epoch that `set_epoch` names; `keys` are equal for samples that share a picture,
     None = alone.
+
+    The order is filled up with None (no sample) to a multiple of `global_batch`, the samples of one step on
+    all ranks. Without that, accelerate would fill the last step with samples of the first, and two ranks
+    would train on other data than one process.
     """
 
-    def __init__(self, keys: Sequence[object], *, max_branches: int, seed: int) -> None:
+    def __init__(
+        self, keys: Sequence[object], *, max_branches: int, seed: int, global_batch: int = 1
+    ) -> None:
         self.groups = group_indices(keys)
         self.num_samples = len(keys)
+        self.num_fillers = -len(keys) % global_batch
         self.max_branches = max_branches
         self.seed = seed
         self.epoch = 0
@@ -74,8 +81,9 @@ class GroupSampler(torch.utils.data.Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.num_samples
+        return self.num_samples + self.num_fillers
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[int | None]:
         rng = random.Random(f"{self.seed}/{self.epoch}")
-        return iter(plan_epoch(self.groups, max_branches=self.max_branches, rng=rng))
+        yield from plan_epoch(self.groups, max_branches=self.max_branches, rng=rng)
+        yield from [None] * self.num_fillers

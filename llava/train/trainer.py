@@ -41,14 +41,17 @@ class LlavaTrainer(Trainer):
         **kwargs: object,
     ) -> None:
         self.sampler = GroupSampler(
-            group_keys, max_branches=args.max_branches, seed=args.data_seed or args.seed
+            group_keys,
+            max_branches=args.max_branches,
+            seed=args.seed if args.data_seed is None else args.data_seed,
+            global_batch=args.train_batch_size * args.world_size,
         )
         self.writer = writer
         super().__init__(model=model, args=args, **kwargs)
         self.add_callback(EpochCallback(self.sampler))
         self.add_callback(FiniteLossCallback())
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int | None]:
         return self.sampler
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
@@ -164,3 +167,8 @@ def last_checkpoint(output_dir: Path) -> Path | None:
         else:
             logger.warning("%s is incomplete (its saving was interrupted) and is not used.", folder)
     return max(found)[1] if found else None
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """The step after which a `checkpoint-N` was written; 0 for a fresh start."""
+    return 0 if checkpoint is None else int(checkpoint.name.removeprefix("checkpoint-"))

@@ -188,7 +188,7 @@ def replay(people: Sequence[Person], seed: int, phrasing: Phrasing, plan: Plan) 
     for number in range(plan.replay_people):
         person = everybody[number % len(everybody)]
         shot = take(person.look, rng, f"public_{number:03d}")
-        others = [other.name for other in everybody if other is not person]
+        others = [other.name for other in (*everybody, *people, *people) if other is not person]
         questions = ask.person_questions(
             shot.look, shot.view, person, phrasing, plan.per_replay, others=others
         )

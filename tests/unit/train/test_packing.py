@@ -156,3 +156,19 @@ def test_pack_length_is_prefix_once_plus_branches() -> None:
         == total - 3 * examples[0].encoded.prefix_length
         == len(build_pack([examples]).input_ids)
     )
+
+
+@pytest.mark.parametrize("mode", ["none", "packed", "shared"])
+def test_batch_without_samples_has_the_same_graph_and_no_gradient(mode: str) -> None:
+    """What a rank computes that has no sample left at the end of an epoch."""
+    model = tiny_model().train()
+    full = loss_and_gradients(model, mixed_examples(0), mode)
+    batch = PackingCollator(mode, picture)([None, None])
+    assert batch["targets"].shape == (0, 3)
+    model.zero_grad()
+    loss = model(**batch, num_items_in_batch=7).loss
+    loss.backward()
+    assert loss == 0
+    empty = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+    assert empty.keys() == full[1].keys()
+    assert not any(gradient.any() for gradient in empty.values())

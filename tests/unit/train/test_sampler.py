@@ -35,3 +35,17 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
     sampler.set_epoch(1)
     assert list(sampler) != first
     assert list(GroupSampler(keys_of(4), max_branches=4, seed=8)) != first
+
+
+@pytest.mark.parametrize("num_samples", [1, 7, 8, 9, 34])
+def test_ranks_see_the_steps_of_one_process(num_samples: int) -> None:
+    """Rank r of n gets every n-th small batch; together they are the big batch, the last one included."""
+    order = list(GroupSampler([None] * num_samples, max_branches=4, seed=0, global_batch=8))
+    assert len(order) == len(GroupSampler([None] * num_samples, max_branches=4, seed=0, global_batch=8))
+    small = [order[start : start + 4] for start in range(0, len(order), 4)]
+    first, second = small[0::2], small[1::2]
+    assert len(first) == len(second)
+    whole = list(GroupSampler([None] * num_samples, max_branches=4, seed=0))
+    for step, halves in enumerate(zip(first, second, strict=True)):
+        present = [index for half in halves for index in half if index is not None]
+        assert present == whole[8 * step : 8 * step + 8]
