@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from llava.eval.report_data import METHOD_LABELS, Configuration, Run
 from llava.eval.statistics import Estimate
@@ -147,10 +148,11 @@ def draw_point(axes: Axes, configuration: Configuration, *, strong: bool) -> Non
     )  # fmt: skip
     if strong:
         left = learned.value > 0.6
+        height = 8 if configuration.method == "full" else -15  # above and below: neighbours stay legible
         axes.annotate(
-            configuration.label, (learned.value, retained.value), xytext=(-9 if left else 9, -15),
+            configuration.label, (learned.value, retained.value), xytext=(-9 if left else 9, height),
             textcoords="offset points", ha="right" if left else "left", color=colour, fontsize=9.5,
-            fontweight="bold", zorder=5,
+            fontweight="bold", zorder=5, path_effects=[withStroke(linewidth=3, foreground="white")],
         )  # fmt: skip
 
 

@@ -3,7 +3,8 @@ finds it.
 
     python -m playground.mini_world.finish_base --build build --out base
 
-Writes the model in bf16, scores.json (exact match per kind of question, with counts) and how it was built.
+Writes the model in bf16, scores.json (exact match per kind of question, with counts) and the stages' own logs
+and scores in log/.
 """
 
 import argparse
@@ -20,6 +21,15 @@ from llava.model.builder import load_pretrained_model
 from llava.model.checkpoint import write_config, write_weights
 
 logger = logging.getLogger("mini_world")
+
+LOGS = {
+    "vision_tower_1/scores.json": "vision_tower_1.json",
+    "vision_tower/scores.json": "vision_tower_2.json",
+    "projector/trainer_state.json": "projector.json",
+    "tuned/trainer_state.json": "instruction_tuning_1.json",
+    "tuned_2/trainer_state.json": "instruction_tuning_2.json",
+}
+"""What the stages of build_base.sh left, and what it is called beside the base model."""
 
 GOALS = {
     "scene_shape": 0.95,
@@ -98,7 +108,10 @@ def main() -> None:
     model_vqa_loader.main([*flags, "--temperature", "0", "--batch-size", "64", "--max_new_tokens", "48"])
     scores = score(answers, args.build / "data" / "truth.jsonl")
     (args.out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
-    shutil.copyfile(args.build / "tuned_2" / "trainer_state.json", args.out / "trainer_state.json")
+    (args.out / "log").mkdir(exist_ok=True)
+    for source, name in LOGS.items():
+        if (args.build / source).is_file():
+            shutil.copyfile(args.build / source, args.out / "log" / name)
     logger.info(as_table(scores))
 
 

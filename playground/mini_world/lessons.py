@@ -36,15 +36,15 @@ class Plan:
     """How much of everything a lesson holds; pictures, and questions per picture."""
 
     views: int = 12
-    per_view: int = 32
-    strangers: int = 48
-    lookalikes: int = 14
-    per_negative: int = 14
-    replay_scenes: int = 110
-    replay_people: int = 70
+    per_view: int = 24
+    strangers: int = 110
+    lookalikes: int = 16
+    per_negative: int = 8
+    replay_scenes: int = 150
+    replay_people: int = 100
     per_replay: int = 8
-    replay_text: int = 240
-    text_repeats: int = 3
+    replay_text: int = 300
+    text_repeats: int = 8
     unknown_text: int = 90
 
 

@@ -4,9 +4,10 @@
 BASE=${BASE:-playground/mini_world/base}
 
 # The recipe that the mini world was tuned for; the scripts' own defaults are those of LLaVA-1.5-7B.
-export BATCH_SIZE=${BATCH_SIZE:-64} EPOCHS=${EPOCHS:-3} MODEL_MAX_LENGTH=${MODEL_MAX_LENGTH:-512}
+export BATCH_SIZE=${BATCH_SIZE:-64} EPOCHS=${EPOCHS:-4} MODEL_MAX_LENGTH=${MODEL_MAX_LENGTH:-512}
 export IMAGE_ASPECT_RATIO=pad BF16=${BF16:-True} WORKERS=${WORKERS:-0} SAVE_STRATEGY=${SAVE_STRATEGY:-no}
 export LOGGING_STEPS=${LOGGING_STEPS:-5} LORA_R=${LORA_R:-64} LORA_ALPHA=${LORA_ALPHA:-128}
+export LORA_DROPOUT=${LORA_DROPOUT:-0} # a small adapter taught for minutes needs none, and it costs a fifth of the time
 LORA_LEARNING_RATE=${LORA_LEARNING_RATE:-2e-3}
 FULL_LEARNING_RATE=${FULL_LEARNING_RATE:-1e-3}
 PROJECTOR_SHARE=${PROJECTOR_SHARE:-10} # LoRA trains the projector at a rate so many times lower
