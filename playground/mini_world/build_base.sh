@@ -14,6 +14,7 @@ TEXT_STEPS=${TEXT_STEPS:-450}
 PROJECTOR_STEPS=${PROJECTOR_STEPS:-250}
 TUNING_EPOCHS=${TUNING_EPOCHS:-3}
 SECOND_EPOCHS=${SECOND_EPOCHS:-2}         # second round of tuning: other questions, more of the hard kinds
+THIRD_SAMPLES=${THIRD_SAMPLES:-48000}     # third round: words to repeat among so many other questions
 export OMP_NUM_THREADS=$THREADS HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 PYTHON=${PYTHON:-python}
 
@@ -68,6 +69,16 @@ if [ ! -f "$BUILD/tuned_2/model.safetensors" ]; then
     stage "instruction tuning, second round"
     MODEL_PATH=$BUILD/tuned DATA_PATH=$BUILD/data/second.json OUTPUT_DIR=$BUILD/tuned_2 BATCH_SIZE=128 \
         EPOCHS=$SECOND_EPOCHS LEARNING_RATE=${SECOND_LEARNING_RATE:-1e-3} \
+        bash scripts/v1.5/finetune_task.sh --adam_beta2 0.95 --check_pictures none
+fi
+if [ ! -f "$BUILD/data/third.json" ]; then
+    stage "questions of the third round"
+    "$PYTHON" -m playground.mini_world.copying --data "$BUILD/data" --out "$BUILD/data/third.json" --samples "$THIRD_SAMPLES"
+fi
+if [ ! -f "$BUILD/tuned_3/model.safetensors" ]; then
+    stage "instruction tuning, third round"
+    MODEL_PATH=$BUILD/tuned_2 DATA_PATH=$BUILD/data/third.json OUTPUT_DIR=$BUILD/tuned_3 BATCH_SIZE=128 \
+        EPOCHS=1 LEARNING_RATE=${THIRD_LEARNING_RATE:-6e-4} \
         bash scripts/v1.5/finetune_task.sh --adam_beta2 0.95 --check_pictures none
 fi
 stage "scores"

@@ -8,8 +8,8 @@ cd "$(dirname "$0")/../.."
 SEEDS=${SEEDS:-0 1 2}                          # people, order and initialisation all follow from the seed
 IDENTITIES=${IDENTITIES:-6}
 RECIPES=${RECIPES:-default naive}
-LORA_RATES=${LORA_RATES:-5e-4 1e-3 2e-3 4e-3}  # learning rates of LoRA ...
-FULL_RATES=${FULL_RATES:-2.5e-4 5e-4 1e-3 2e-3} # ... and of full fine-tuning
+LORA_RATES=${LORA_RATES:-5e-4 1e-3 2e-3}       # learning rates of LoRA ...
+FULL_RATES=${FULL_RATES:-5e-4 1e-3 2e-3}       # ... and of full fine-tuning
 RANKS=${RANKS:-64}                             # ranks of LoRA; alpha is twice the rank
 CONTROL=${CONTROL:-1}                          # 1 = also a run on shuffled names per seed
 JOBS=${JOBS:-2}                                # runs side by side, one thread each
@@ -29,8 +29,10 @@ one_run() {
 }
 
 wait_for_a_place() {
-    while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; do wait -n; done
+    while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; do sleep 1; done
 }
+
+pids=()
 
 for seed in $SEEDS; do
     python -m playground.mini_world.make_people --seed "$seed" --identities "$IDENTITIES" --out "$RUNS_ROOT/data/seed$seed"
@@ -42,18 +44,23 @@ for seed in $SEEDS; do
         for rate in $LORA_RATES; do
             for rank in $RANKS; do
                 wait_for_a_place
-                one_run "lora-$recipe-r$rank-lr$rate-seed$seed" lora "$recipe" "$seed" "$rate" "$rank" &
+                one_run "lora-$recipe-r$rank-lr$rate-seed$seed" lora "$recipe" "$seed" "$rate" "$rank" & pids+=($!)
             done
         done
         for rate in $FULL_RATES; do
             wait_for_a_place
-            one_run "full-$recipe-lr$rate-seed$seed" full "$recipe" "$seed" "$rate" 64 &
+            one_run "full-$recipe-lr$rate-seed$seed" full "$recipe" "$seed" "$rate" 64 & pids+=($!)
         done
     done
     if [ "$CONTROL" = 1 ]; then
         wait_for_a_place
-        one_run "lora-shuffled-seed$seed" lora shuffled "$seed" "$LORA_LEARNING_RATE" 64 &
+        one_run "lora-shuffled-seed$seed" lora shuffled "$seed" "$LORA_LEARNING_RATE" 64 & pids+=($!)
     fi
 done
-wait
-python -m llava.eval.report --runs "$RUNS_ROOT" --out "$RUNS_ROOT/report.html"
+failed=0
+for pid in "${pids[@]}"; do wait "$pid" || failed=$((failed + 1)); done
+if [ "$failed" -gt 0 ]; then
+    echo "$failed of ${#pids[@]} runs failed, see above; the same command tries them again." >&2
+    exit 1
+fi
+python -m llava.eval.report --runs "$RUNS_ROOT" --data "$RUNS_ROOT/data/seed${SEEDS%% *}" --out "$RUNS_ROOT/report.html"
