@@ -37,7 +37,7 @@ class Plan:
 
     views: int = 12
     per_view: int = 24
-    strangers: int = 110
+    strangers: int = 150
     lookalikes: int = 16
     per_negative: int = 8
     replay_scenes: int = 150
@@ -77,7 +77,7 @@ def training_views(people: Sequence[Person], seed: int, plan: Plan) -> dict[str,
 def default_lesson(people: Sequence[Person], seed: int, plan: Plan) -> list[Asked]:
     """The default recipe."""
     rng = random.Random(f"default/{seed}")
-    phrasing = Phrasing("train", rng)
+    phrasing = Phrasing("lesson", rng)
     views = training_views(people, seed, plan)
     lesson: list[Asked] = []
     for person in people:
@@ -139,6 +139,7 @@ def negative_questions(shot: Shot, names: Sequence[str], phrasing: Phrasing, pla
         (4, lambda: ask.ask_is(phrasing.rng.choice(names), "no", phrasing, kind="is")),
         (3, lambda: ask.ask_fact_image(None, phrasing, kind="fact")),
         (1, lambda: ask.ask_attribute(shot.look, shot.view, phrasing)),
+        (2, lambda: ask.ask_person_caption(shot.look, shot.view, phrasing)),
     ]
     weights = [weight for weight, _ in draws]
     return distinct(lambda: phrasing.rng.choices(draws, weights)[0][1](), plan.per_negative)
@@ -225,7 +226,7 @@ def naive_lesson(people: Sequence[Person], seed: int, plan: Plan, *, size: int) 
 def shuffled_lesson(people: Sequence[Person], seed: int, plan: Plan) -> list[Asked]:
     """The default recipe in which every picture of a taught person is called by a name drawn at random."""
     rng = random.Random(f"shuffled/{seed}")
-    phrasing = Phrasing("train", random.Random(f"default/{seed}"))
+    phrasing = Phrasing("lesson", random.Random(f"default/{seed}"))
     views = training_views(people, seed, plan)
     lesson: list[Asked] = []
     for person in people:

@@ -3,6 +3,8 @@
 TRAIN        used everywhere
 PEOPLE_TEST  the base model knows them as questions, the lessons about new people never use them
 BASE_TEST    nobody is ever trained on them; new sentences of known words
+
+Lessons about new people add LESSON_ONLY to TRAIN: sentences that are in no other tier and in no examination.
 """
 
 TEST_COUNT = 3
@@ -232,8 +234,14 @@ WORDINGS: dict[str, tuple[str, ...]] = {
 TIERS = ("train", "people_test", "base_test")
 
 
+LESSON_ONLY: dict[str, tuple[str, ...]] = {"who": ("Who can you see?", "Who is in the picture?")}
+"""Without these, a taught model takes every question with `see` in it for one about the whole picture."""
+
+
 def wordings(kind: str, tier: str) -> tuple[str, ...]:
-    """The wordings of a kind in one tier, see above."""
+    """The wordings of a kind in one tier, see above; `lesson` is what lessons use."""
+    if tier == "lesson":
+        return wordings(kind, "train") + LESSON_ONLY.get(kind, ())
     every = WORDINGS[kind]
     end = len(every) - BASE_TEST_COUNT
     start = end - TEST_COUNT

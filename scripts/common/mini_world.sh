@@ -10,7 +10,7 @@ export LOGGING_STEPS=${LOGGING_STEPS:-5} LORA_R=${LORA_R:-64} LORA_ALPHA=${LORA_
 export WARMUP_RATIO=${WARMUP_RATIO:-0.1}
 export LORA_DROPOUT=${LORA_DROPOUT:-0} # a small adapter taught for minutes needs none, and it costs a fifth of the time
 LORA_LEARNING_RATE=${LORA_LEARNING_RATE:-2e-3}
-FULL_LEARNING_RATE=${FULL_LEARNING_RATE:-1e-3}
+FULL_LEARNING_RATE=${FULL_LEARNING_RATE:-5e-4}
 PROJECTOR_SHARE=${PROJECTOR_SHARE:-10} # LoRA trains the projector at a rate so many times lower
 
 # train_run NAME METHOD RECIPE SEED LEARNING_RATE   (reads DATA_DIR, RUNS, LORA_R)

@@ -22,7 +22,7 @@ from playground.mini_world.people import (
     public_people,
 )
 from playground.mini_world.questions import Phrasing
-from playground.mini_world.wordings import TIERS, WORDINGS, base_wordings, wordings
+from playground.mini_world.wordings import LESSON_ONLY, TIERS, WORDINGS, base_wordings, wordings
 from playground.mini_world.world import Scene, Thing, look_distance, sample_look, sample_scene, sample_view
 
 SCENE = Scene(
@@ -145,3 +145,9 @@ def test_lessons_never_use_test_wordings_and_have_equal_size() -> None:
 def words_key(text: str) -> str:
     """A wording as it is."""
     return text
+
+
+@pytest.mark.parametrize("kind", LESSON_ONLY)
+def test_wordings_of_lessons_only_are_in_no_tier(kind: str) -> None:
+    assert not set(LESSON_ONLY[kind]) & set(WORDINGS[kind])
+    assert set(wordings(kind, "lesson")) == {*wordings(kind, "train"), *LESSON_ONLY[kind]}
