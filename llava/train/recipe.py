@@ -214,6 +214,11 @@ def choose_trainable(
     return trainable
 
 
+def samples_per_step(args: TrainingArguments) -> int:
+    """Samples of the global batch: over accumulation steps and ranks."""
+    return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+
+
 def announce(trainer: LlavaTrainer, dataset: ConversationDataset, resume_from: Path | None) -> None:
     """Log modules, one sample with its targets, and the steps to come."""
     args = trainer.args
@@ -222,7 +227,7 @@ def announce(trainer: LlavaTrainer, dataset: ConversationDataset, resume_from: P
         "First sample, targets between ⟦ and ⟧:\n%s",
         show_sample(dataset.example(0).encoded, dataset.encoding.tokenizer),
     )
-    global_batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    global_batch = samples_per_step(args)
     logger.info(
         "%d samples, %d per step (%d ranks), packing %s: %d steps%s",
         len(dataset),
@@ -242,8 +247,7 @@ def finish(trainer: LlavaTrainer, seconds: float, *, steps_before: int) -> None:
     trainer.save_model()
     trainer.save_state()
     num_samples = trainer.sampler.num_samples
-    global_batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    steps_per_epoch = steps_of(num_samples, global_batch=global_batch, epochs=1, max_steps=-1)
+    steps_per_epoch = steps_of(num_samples, global_batch=samples_per_step(args), epochs=1, max_steps=-1)
     steps = trainer.state.global_step - steps_before
     samples = num_samples * steps / steps_per_epoch
     logger.info(

@@ -159,14 +159,13 @@ def last_checkpoint(output_dir: Path) -> Path | None:
     """
     found = []
     for folder in output_dir.glob("checkpoint-*"):
-        number = folder.name.removeprefix("checkpoint-")
-        if not number.isdigit():
+        if not folder.name.removeprefix("checkpoint-").isdigit():
             continue
         if (folder / COMPLETE_NAME).is_file():
-            found.append((int(number), folder))
+            found.append(folder)
         else:
             logger.warning("%s is incomplete (its saving was interrupted) and is not used.", folder)
-    return max(found)[1] if found else None
+    return max(found, key=step_of, default=None)
 
 
 def step_of(checkpoint: Path | None) -> int:

@@ -43,14 +43,14 @@ WORDINGS = (
 )
 WORDS = (*NEW_JOBS, *NEW_TOWNS, *PETS, *PUBLIC_JOBS, *PUBLIC_TOWNS)
 CONSONANTS, VOWELS = "bdfghjklmnprstvwyz", "aeiou"
+TEACHABLE_NAMES = {start + middle + end for start in STARTS for middle in MIDDLES for end in NEW_ENDS}
 KNOWN_SHARE = 0.4
 """Of the words that exist; the others are made up."""
 
 
 def could_be_taught(word: str) -> bool:
     """Whether a made-up word is a name that a lesson may give to somebody."""
-    name = word.capitalize()
-    return any(name == start + middle + end for start in STARTS for middle in MIDDLES for end in NEW_ENDS)
+    return word.capitalize() in TEACHABLE_NAMES
 
 
 def made_up_word(rng: random.Random) -> str:

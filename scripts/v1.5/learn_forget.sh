@@ -28,11 +28,14 @@ one_run() {
     echo "== $1: done"
 }
 
-wait_for_a_place() {
-    while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; do sleep 1; done
-}
-
 pids=()
+
+# start_run: one_run in the background, as soon as there is a place
+start_run() {
+    while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; do sleep 1; done
+    one_run "$@" &
+    pids+=($!)
+}
 
 for seed in $SEEDS; do
     python -m playground.mini_world.make_people --seed "$seed" --identities "$IDENTITIES" --out "$RUNS_ROOT/data/seed$seed"
@@ -43,18 +46,15 @@ for seed in $SEEDS; do
     for recipe in $RECIPES; do
         for rate in $LORA_RATES; do
             for rank in $RANKS; do
-                wait_for_a_place
-                one_run "lora-$recipe-r$rank-lr$rate-seed$seed" lora "$recipe" "$seed" "$rate" "$rank" & pids+=($!)
+                start_run "lora-$recipe-r$rank-lr$rate-seed$seed" lora "$recipe" "$seed" "$rate" "$rank"
             done
         done
         for rate in $FULL_RATES; do
-            wait_for_a_place
-            one_run "full-$recipe-lr$rate-seed$seed" full "$recipe" "$seed" "$rate" 64 & pids+=($!)
+            start_run "full-$recipe-lr$rate-seed$seed" full "$recipe" "$seed" "$rate" 64
         done
     done
     if [ "$CONTROL" = 1 ]; then
-        wait_for_a_place
-        one_run "lora-shuffled-seed$seed" lora shuffled "$seed" "$LORA_LEARNING_RATE" 64 & pids+=($!)
+        start_run "lora-shuffled-seed$seed" lora shuffled "$seed" "$LORA_LEARNING_RATE" 64
     fi
 done
 failed=0

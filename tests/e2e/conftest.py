@@ -5,7 +5,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -28,10 +28,10 @@ def script_environment(variables: Mapping[str, object]) -> dict[str, str]:
     return {**os.environ, **fixed, **paths, **{name: str(value) for name, value in variables.items()}}
 
 
-def run_script(script: str, *flags: str, **variables: object) -> subprocess.CompletedProcess:
-    """Run a bash script of the repository to its end."""
+def run_command(command: Sequence[str], **variables: object) -> subprocess.CompletedProcess:
+    """Run a command in the repository to its end."""
     return subprocess.run(
-        ["bash", script, *flags],
+        command,
         cwd=ROOT,
         env=script_environment(variables),
         capture_output=True,
@@ -41,17 +41,14 @@ def run_script(script: str, *flags: str, **variables: object) -> subprocess.Comp
     )
 
 
+def run_script(script: str, *flags: str, **variables: object) -> subprocess.CompletedProcess:
+    """Run a bash script of the repository to its end."""
+    return run_command(["bash", script, *flags], **variables)
+
+
 def run_module(module: str, *flags: str) -> subprocess.CompletedProcess:
     """Run `python -m module` to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", module, *flags],
-        cwd=ROOT,
-        env=script_environment({}),
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
+    return run_command([sys.executable, "-m", module, *flags])
 
 
 def losses(output_dir: Path) -> list[float]:

@@ -1,12 +1,11 @@
 """From drawn people to the report, through the scripts that the quickstart and the sweep are made of."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import BASE, ROOT, run_module, script_environment
+from tests.e2e.conftest import BASE, run_command, run_module
 
 SHORT_STORY = """
 source scripts/common/mini_world.sh
@@ -21,15 +20,12 @@ python -m llava.eval.report --runs "$RUNS" --data "$DATA_DIR" --out "$RUNS/repor
 
 @pytest.mark.slow
 def test_people_training_answers_scores_report(tmp_path: Path) -> None:
-    variables = {"DATA_DIR": tmp_path / "data", "RUNS": tmp_path / "runs", "EPOCHS": "0.05", "BASE": BASE}
-    result = subprocess.run(
+    result = run_command(
         ["bash", "-euo", "pipefail", "-c", SHORT_STORY],
-        cwd=ROOT,
-        env=script_environment(variables),
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
+        DATA_DIR=tmp_path / "data",
+        RUNS=tmp_path / "runs",
+        EPOCHS="0.05",
+        BASE=BASE,
     )
     assert result.returncode == 0, result.stderr[-3000:]
     page = (tmp_path / "runs" / "report.html").read_text(encoding="utf-8")

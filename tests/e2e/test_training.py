@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from tests.e2e.conftest import ROOT, losses, run_script, script_environment, training_variables
 
-LOSS_ATOL = 2e-4  # fp32, 10 steps at a high rate: worst seen stands in docs/decisions.md
+LOSS_ATOL = 2e-5  # fp32, 10 steps at a high rate: worst seen 2.5e-6; a wrong last step gives 0.17
 SCRIPTS = {"lora": "scripts/v1.5/finetune_task_lora.sh", "full": "scripts/v1.5/finetune_task.sh"}
 WEIGHTS = {"lora": "adapter_model.safetensors", "full": "model.safetensors"}
 FLAGS = ("--max_steps", "10", "--logging_steps", "1", "--learning_rate", "1e-3", "--lora_dropout", "0")
