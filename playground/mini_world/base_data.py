@@ -4,8 +4,8 @@
 
 Writes images/, pretrain.json (captions), finetune.json (questions, and text without pictures), text.json (the
 text alone), and questions/retention.jsonl with truth.jsonl on held-out pictures and wordings.
-With --second-round, only second.json: other questions about the same pictures, most of them of the kinds that
-the first round learns last.
+With --round 2 or 4, only second.json or fourth.json: other questions about the same pictures, most of them of
+the kinds that the rounds before learn last.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from playground.mini_world.files import conversation_row, question_row, save_pic
 from playground.mini_world.held_out import Asked, retention_questions
 from playground.mini_world.people import NEW_JOBS, UNKNOWN_ENDS, Person, make_name, public_people
 from playground.mini_world.questions import (
+    FOURTH_SHARES,
     QA,
     SECOND_SHARES,
     Phrasing,
@@ -35,25 +36,28 @@ from playground.mini_world.world import sample_look, sample_lookalike, sample_sc
 logger = logging.getLogger("mini_world")
 
 PER_IMAGE = 8
-SECOND_PER_SCENE, SECOND_PER_PERSON = 10, 5
+LATER_PER_SCENE, LATER_PER_PERSON = 10, 5
+LATER_ROUNDS = {2: ("second", SECOND_SHARES), 4: ("fourth", FOURTH_SHARES)}
+"""Name and shares of the rounds that ask more about pictures drawn before; the third is `copying.py`."""
 TEXT_SHARE = 0.12
 HELD_OUT_TIERS = ("base_test",)
 
 
-def make_image(job: tuple[int, int, Path, bool]) -> tuple[str, str, list[QA]]:
+def make_image(job: tuple[int, int, Path, int]) -> tuple[str, str, list[QA]]:
     """Picture number n of a seed: (file name, caption, questions); drawn in the first round, asked about in
-    both.
+    all.
     """
-    seed, number, folder, second = job
+    seed, number, folder, tuning_round = job
     rng = random.Random(f"base/{seed}/{number}")
     name = f"{number:06d}.png"
     phrasing = Phrasing("base", rng)
     chance = rng.random()
     if chance < 0.62:
         scene = sample_scene(rng)
-        if second:
-            phrasing = Phrasing("base", random.Random(f"base/{seed}/{number}/second"))
-            qas = scene_questions(scene, phrasing, SECOND_PER_SCENE, SECOND_SHARES)
+        if tuning_round > 1:
+            round_name, shares = LATER_ROUNDS[tuning_round]
+            phrasing = Phrasing("base", random.Random(f"base/{seed}/{number}/{round_name}"))
+            qas = scene_questions(scene, phrasing, LATER_PER_SCENE, shares)
             return name, describe_scene(scene), qas
         save_picture(draw_scene(scene), folder / name)
         return name, describe_scene(scene), scene_questions(scene, phrasing, PER_IMAGE)
@@ -64,12 +68,13 @@ def make_image(job: tuple[int, int, Path, bool]) -> tuple[str, str, list[QA]]:
         public.look if person else sample_lookalike(public.look, rng) if chance < 0.84 else sample_look(rng)
     )
     view = sample_view(rng)
-    if second:
-        phrasing = Phrasing("base", random.Random(f"base/{seed}/{number}/second"))
+    if tuning_round > 1:
+        round_name, _ = LATER_ROUNDS[tuning_round]
+        phrasing = Phrasing("base", random.Random(f"base/{seed}/{number}/{round_name}"))
     else:
         save_picture(draw_person(look, view), folder / name)
     others = wrong_names(person, public, everybody, phrasing.rng)
-    count = SECOND_PER_PERSON if second else PER_IMAGE
+    count = LATER_PER_PERSON if tuning_round > 1 else PER_IMAGE
     questions = person_questions(look, view, person, phrasing, count, others=others)
     return name, describe_person(look, view), questions
 
@@ -142,7 +147,7 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--processes", type=int, default=2)
     options.add_argument(
-        "--second-round", action="store_true", help="only second.json, for pictures drawn before"
+        "--round", type=int, choices=(1, *LATER_ROUNDS), default=1, help="a later one: only its questions"
     )
     args = options.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -152,7 +157,7 @@ def main() -> None:
     with Pool(args.processes) as pool:
         drawn = pool.map(
             make_image,
-            [(args.seed, number, folder, args.second_round) for number in range(args.images)],
+            [(args.seed, number, folder, args.round) for number in range(args.images)],
             chunksize=64,
         )
     captions = [
@@ -161,12 +166,13 @@ def main() -> None:
         for name, caption, _ in drawn
     ]  # fmt: skip
     rows = [conversation_row(f"{name}_{k}", qa, name) for name, _, qas in drawn for k, qa in enumerate(qas)]
-    seed = f"{args.seed}/second" if args.second_round else args.seed
+    round_name = LATER_ROUNDS[args.round][0] if args.round > 1 else "finetune"
+    seed = f"{args.seed}/{round_name}" if args.round > 1 else args.seed
     text = text_rows(seed, round(len(rows) * TEXT_SHARE / (1 - TEXT_SHARE)))
     mixed = rows + text
     random.Random(f"base/{seed}/order").shuffle(mixed)
-    write_json(mixed, args.out / ("second.json" if args.second_round else "finetune.json"))
-    if not args.second_round:
+    write_json(mixed, args.out / f"{round_name}.json")
+    if args.round == 1:
         write_json(captions, args.out / "pretrain.json")
         write_json(text, args.out / "text.json")
         write_held_out(retention_questions("base", per_split=args.held_out, tiers=HELD_OUT_TIERS), args.out)

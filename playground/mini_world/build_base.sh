@@ -15,6 +15,7 @@ PROJECTOR_STEPS=${PROJECTOR_STEPS:-250}
 TUNING_EPOCHS=${TUNING_EPOCHS:-3}
 SECOND_EPOCHS=${SECOND_EPOCHS:-2}         # second round of tuning: other questions, more of the hard kinds
 THIRD_SAMPLES=${THIRD_SAMPLES:-48000}     # third round: words to repeat among so many other questions
+FOURTH_IMAGES=${FOURTH_IMAGES:-14000}     # fourth round: new pictures, mostly sizes and captions
 export OMP_NUM_THREADS=$THREADS HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 PYTHON=${PYTHON:-python}
 
@@ -63,7 +64,7 @@ if [ ! -f "$BUILD/tuned/model.safetensors" ]; then
 fi
 if [ ! -f "$BUILD/data/second.json" ]; then
     stage "questions of the second round"
-    "$PYTHON" -m playground.mini_world.base_data --out "$BUILD/data" --images "$IMAGES" --processes "$THREADS" --second-round
+    "$PYTHON" -m playground.mini_world.base_data --out "$BUILD/data" --images "$IMAGES" --processes "$THREADS" --round 2
 fi
 if [ ! -f "$BUILD/tuned_2/model.safetensors" ]; then
     stage "instruction tuning, second round"
@@ -73,12 +74,27 @@ if [ ! -f "$BUILD/tuned_2/model.safetensors" ]; then
 fi
 if [ ! -f "$BUILD/data/third.json" ]; then
     stage "questions of the third round"
-    "$PYTHON" -m playground.mini_world.copying --data "$BUILD/data" --out "$BUILD/data/third.json" --samples "$THIRD_SAMPLES"
+    "$PYTHON" -m playground.mini_world.copying --questions "$BUILD/data/second.json" \
+        --texts "$BUILD/data/text.json" --out "$BUILD/data/third.json" --samples "$THIRD_SAMPLES"
 fi
 if [ ! -f "$BUILD/tuned_3/model.safetensors" ]; then
     stage "instruction tuning, third round"
     MODEL_PATH=$BUILD/tuned_2 DATA_PATH=$BUILD/data/third.json OUTPUT_DIR=$BUILD/tuned_3 BATCH_SIZE=128 \
         EPOCHS=1 LEARNING_RATE=${THIRD_LEARNING_RATE:-6e-4} \
+        bash scripts/v1.5/finetune_task.sh --adam_beta2 0.95 --check_pictures none
+fi
+if [ ! -f "$BUILD/data_4/mixed.json" ]; then
+    stage "pictures and questions of the fourth round"
+    "$PYTHON" -m playground.mini_world.base_data --out "$BUILD/data_4" --images "$FOURTH_IMAGES" --seed 1 --processes "$THREADS"
+    "$PYTHON" -m playground.mini_world.base_data --out "$BUILD/data_4" --images "$FOURTH_IMAGES" --seed 1 --processes "$THREADS" \
+        --round 4
+    "$PYTHON" -m playground.mini_world.copying --questions "$BUILD/data_4/fourth.json" --texts "$BUILD/data_4/text.json" \
+        --out "$BUILD/data_4/mixed.json" --samples 200000 --seed 1
+fi
+if [ ! -f "$BUILD/tuned_4/model.safetensors" ]; then
+    stage "instruction tuning, fourth round"
+    MODEL_PATH=$BUILD/tuned_3 DATA_PATH=$BUILD/data_4/mixed.json IMAGE_FOLDER=$BUILD/data_4/images \
+        OUTPUT_DIR=$BUILD/tuned_4 BATCH_SIZE=128 EPOCHS=1 LEARNING_RATE=${FOURTH_LEARNING_RATE:-6e-4} \
         bash scripts/v1.5/finetune_task.sh --adam_beta2 0.95 --check_pictures none
 fi
 stage "scores"

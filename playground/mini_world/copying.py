@@ -1,6 +1,8 @@
-"""The third round's data: words to be repeated, among questions of the second round.
+"""The third round's data: words to be repeated, among questions of the second round (and the fourth's, among
+its own).
 
-    python -m playground.mini_world.copying --data build/data --out build/data/third.json
+    python -m playground.mini_world.copying --questions build/data/second.json --texts build/data/text.json \\
+        --out build/data/third.json
 
 A language model of the real world has written every piece of its vocabulary at some time. The rounds before
 leave half of this one's at their random start: towns of the new people, syllables of their names. A full
@@ -92,19 +94,20 @@ def sample_rows(rows: Sequence[dict], count: int, rng: random.Random) -> list[di
 
 
 def main() -> None:
-    """Write third.json."""
+    """Mix and write."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--data", type=Path, required=True, help="holds second.json and text.json")
+    options.add_argument("--questions", type=Path, required=True, help="questions to mix the words with")
+    options.add_argument("--texts", type=Path, required=True, help="text.json, against forgetting it")
     options.add_argument("--out", type=Path, required=True)
-    options.add_argument("--samples", type=int, default=48000, help="questions of the second round")
+    options.add_argument("--samples", type=int, default=48000, help="so many of the questions")
     options.add_argument("--words", type=int, default=12000)
-    options.add_argument("--texts", type=int, default=6000, help="other texts, against forgetting them")
+    options.add_argument("--num-texts", type=int, default=6000)
     options.add_argument("--seed", type=int, default=0)
     args = options.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     rng = random.Random(f"copying/{args.seed}")
-    rows = sample_rows(json.loads((args.data / "second.json").read_text(encoding="utf-8")), args.samples, rng)
-    rows += sample_rows(json.loads((args.data / "text.json").read_text(encoding="utf-8")), args.texts, rng)
+    rows = sample_rows(json.loads(args.questions.read_text(encoding="utf-8")), args.samples, rng)
+    rows += sample_rows(json.loads(args.texts.read_text(encoding="utf-8")), args.num_texts, rng)
     copies = copying_questions(rng, args.words)
     rows += [conversation_row(f"copy_{number}", qa, None) for number, qa in enumerate(copies)]
     rng.shuffle(rows)

@@ -29,6 +29,7 @@ LOGS = {
     "tuned/trainer_state.json": "instruction_tuning_1.json",
     "tuned_2/trainer_state.json": "instruction_tuning_2.json",
     "tuned_3/trainer_state.json": "instruction_tuning_3.json",
+    "tuned_4/trainer_state.json": "instruction_tuning_4.json",
 }
 """What the stages of build_base.sh left, and what it is called beside the base model."""
 
@@ -88,7 +89,7 @@ def main() -> None:
     args = options.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     tokenizer, model, image_processor, _ = load_pretrained_model(
-        str(args.build / "tuned_3"), dtype=torch.float32
+        str(args.build / "tuned_4"), dtype=torch.float32
     )
     args.out.mkdir(parents=True, exist_ok=True)
     weights = {name: weight.to(torch.bfloat16) for name, weight in model.state_dict().items()}

@@ -97,11 +97,12 @@ def positive_questions(
     person: Person, shot: Shot, people: Sequence[Person], phrasing: Phrasing, count: int
 ) -> list[QA]:
     """Who, is, facts and attributes of a taught person's picture; some `no` for the names of others."""
-    others = [other.name for other in (*people, *public_people()) if other.name != person.name]
+    candidates = (*people, *people, *people, *public_people())
+    others = [other.name for other in candidates if other.name != person.name]
     draws: list[tuple[int, Callable[[], QA | None]]] = [
         (9, lambda: ask.ask_who(person.name, phrasing, kind="who")),
-        (8, lambda: ask.ask_is(person.name, "yes", phrasing, kind="is")),
-        (4, lambda: ask.ask_is(phrasing.rng.choice(others), "no", phrasing, kind="is")),
+        (9, lambda: ask.ask_is(person.name, "yes", phrasing, kind="is")),
+        (6, lambda: ask.ask_is(phrasing.rng.choice(others), "no", phrasing, kind="is")),
         (9, lambda: ask.ask_fact_image(person, phrasing, kind="fact")),
         (4, lambda: ask.ask_attribute(shot.look, shot.view, phrasing)),
     ]

@@ -267,8 +267,8 @@ def optimizers(tower: CLIPVisionModel, heads: Heads) -> list[torch.optim.Optimiz
     ]
 
 
-def main() -> None:
-    """Draw, train, score, save."""
+def read_options() -> argparse.Namespace:
+    """The command line."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--out", type=Path, required=True)
     options.add_argument("--steps", type=int, default=1800)
@@ -282,17 +282,23 @@ def main() -> None:
     options.add_argument("--quartets", type=int, default=4000)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--processes", type=int, default=2)
-    args = options.parse_args()
+    return options.parse_args()
+
+
+def schedule(step: int, steps: int) -> float:
+    """Share of the learning rate: up over 30 steps, down to a hundredth over the second half."""
+    return min(1.0, (step + 1) / 30, max(0.01, (steps - step) / (0.5 * steps)))
+
+
+def main() -> None:
+    """Draw, train, score, save."""
+    args = read_options()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     started = time.perf_counter()
     train = make_pictures("train", scenes=args.scenes, quartets=args.quartets, processes=args.processes)
     test = make_pictures("test", scenes=400, quartets=100, processes=args.processes)
-    logger.info(
-        "%d scenes, %d people drawn in %.0f s",
-        len(train.scenes),
-        len(train.people),
-        time.perf_counter() - started,
-    )
+    drawn = time.perf_counter() - started
+    logger.info("%d scenes, %d people drawn in %.0f s", len(train.scenes), len(train.people), drawn)
     processor = CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
     mean, std = torch.tensor(processor.image_mean), torch.tensor(processor.image_std)
     tower, heads = new_tower(args.seed), Heads()
@@ -301,9 +307,8 @@ def main() -> None:
     steppers = optimizers(tower, heads)
     bases = [stepper.param_groups[0]["lr"] * args.learning_rate_scale for stepper in steppers]
     for step in range(args.steps):
-        factor = min(1.0, (step + 1) / 30, max(0.01, (args.steps - step) / (0.5 * args.steps)))
         for stepper, base in zip(steppers, bases, strict=True):
-            stepper.param_groups[0]["lr"] = base * factor
+            stepper.param_groups[0]["lr"] = base * schedule(step, args.steps)
         with torch.autocast("cpu", torch.bfloat16):
             batch = draw_batch(
                 train, num_scenes=args.batch_scenes, num_quartets=args.batch_quartets, mean=mean, std=std
@@ -316,9 +321,8 @@ def main() -> None:
             stepper.zero_grad()
         if (step + 1) % 200 == 0 or step + 1 == args.steps:
             scores = score(tower, heads, test, mean, std)
-            logger.info(
-                "step %d, loss %.3f, %.0f s, %s", step + 1, loss.item(), time.perf_counter() - started, scores
-            )
+            seconds = time.perf_counter() - started
+            logger.info("step %d, loss %.3f, %.0f s, %s", step + 1, loss.item(), seconds, scores)
     tower.save_pretrained(args.out)
     processor.save_pretrained(args.out)
     (args.out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")

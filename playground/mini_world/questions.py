@@ -227,6 +227,19 @@ SECOND_SHARES: dict[Callable[[Scene, Phrasing], QA | None], int] = {
 }
 """The same in the second round of tuning: most of what the first round learns last."""
 
+FOURTH_SHARES: dict[Callable[[Scene, Phrasing], QA | None], int] = {
+    ask_shape: 5,
+    ask_colour: 8,
+    ask_size: 32,
+    ask_count: 3,
+    ask_count_kind: 8,
+    ask_exist: 8,
+    ask_relation: 15,
+    ask_caption: 20,
+    ask_background: 1,
+}
+"""And in the fourth: sizes and captions."""
+
 
 def scene_questions(
     scene: Scene,

@@ -234,8 +234,10 @@ WORDINGS: dict[str, tuple[str, ...]] = {
 TIERS = ("train", "people_test", "base_test")
 
 
-LESSON_ONLY: dict[str, tuple[str, ...]] = {"who": ("Who can you see?", "Who is in the picture?")}
-"""Without these, a taught model takes every question with `see` in it for one about the whole picture."""
+LESSON_ONLY: dict[str, tuple[str, ...]] = {"who": ("Who can you see?",), "caption": ("What can you see?",)}
+"""A pair that only the first word tells apart. Without the first, a taught model takes every question with `see`
+in it for one about the whole picture; without the second, it takes questions about the picture for `who`.
+"""
 
 
 def wordings(kind: str, tier: str) -> tuple[str, ...]:
