@@ -235,8 +235,8 @@ TIERS = ("train", "people_test", "base_test")
 
 
 LESSON_ONLY: dict[str, tuple[str, ...]] = {"who": ("Who can you see?",), "caption": ("What can you see?",)}
-"""A pair that only the first word tells apart. Without the first, a taught model takes every question with `see`
-in it for one about the whole picture; without the second, it takes questions about the picture for `who`.
+"""A pair that only the first word tells apart. Without the first, a taught model takes every question with
+`see` in it for one about the whole picture; without the second, the reverse.
 """
 
 
