@@ -24,21 +24,21 @@ say "drawing $IDENTITIES people (seed $SEED)"
 python -m playground.mini_world.make_people --seed "$SEED" --identities "$IDENTITIES" --out "$DATA_DIR"
 
 say "training: LoRA and full, side by side"
-train_run "lora" lora default "$SEED" "$LORA_LEARNING_RATE" & lora=$!
-train_run "full" full default "$SEED" "$FULL_LEARNING_RATE" & full=$!
+in_background train_run "lora" lora default "$SEED" "$LORA_LEARNING_RATE"; lora=$!
+in_background train_run "full" full default "$SEED" "$FULL_LEARNING_RATE"; full=$!
 wait "$lora"; wait "$full"
 if [ "$NAIVE" = 1 ]; then
-    train_run "lora-naive" lora naive "$SEED" "$LORA_LEARNING_RATE" & lora=$!
-    train_run "full-naive" full naive "$SEED" "$FULL_LEARNING_RATE" & full=$!
+    in_background train_run "lora-naive" lora naive "$SEED" "$LORA_LEARNING_RATE"; lora=$!
+    in_background train_run "full-naive" full naive "$SEED" "$FULL_LEARNING_RATE"; full=$!
     wait "$lora"; wait "$full"
 fi
 
 say "asking the base model and both pupils"
 record_run base base "" "" "" "" "$BASE" scripts/v1.5/eval/personal.sh
-evaluate_run base "$BASE" & base=$!
-evaluate_run lora "$RUNS/lora/checkpoint" & lora=$!
+in_background evaluate_run base "$BASE"; base=$!
+in_background evaluate_run lora "$RUNS/lora/checkpoint"; lora=$!
 wait "$base"; wait "$lora"
-evaluate_run full "$RUNS/full/checkpoint" & full=$!
+in_background evaluate_run full "$RUNS/full/checkpoint"; full=$!
 if [ "$NAIVE" = 1 ]; then
     evaluate_run lora-naive "$RUNS/lora-naive/checkpoint"
     evaluate_run full-naive "$RUNS/full-naive/checkpoint"

@@ -4,6 +4,7 @@
 
 import argparse
 import difflib
+import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -24,13 +25,19 @@ class CommandParser(argparse.ArgumentParser):
         raise UsageError(f"{message} (see --help).")
 
     def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
-        """Parse; all unknown flags are named at once, each with the nearest known one."""
-        arguments, unknown = self.parse_known_args(argv)
-        flags = [text.split("=")[0] for text in unknown if text.startswith("-")]
-        if unknown:
-            known = [option for action in self._actions for option in action.option_strings]
-            hints = [describe_unknown(flag, known) for flag in flags] or [f"unexpected {' '.join(unknown)}"]
+        """Parse; all unknown flags are named at once, each with the nearest known one.
+
+        They come before flags that are missing: a misspelt one is both.
+        """
+        given = sys.argv[1:] if argv is None else list(argv)
+        known = [option for action in self._actions for option in action.option_strings]
+        flags = [text.split("=")[0] for text in given if text.startswith("--")]
+        hints = [describe_unknown(flag, known) for flag in flags if flag not in known]
+        if hints:
             raise UsageError("; ".join(hints) + " (see --help).")
+        arguments, unexpected = self.parse_known_args(given)
+        if unexpected:
+            raise UsageError(f"unexpected {' '.join(unexpected)} (see --help).")
         return arguments
 
 

@@ -13,6 +13,21 @@ LORA_LEARNING_RATE=${LORA_LEARNING_RATE:-2e-3}
 FULL_LEARNING_RATE=${FULL_LEARNING_RATE:-5e-4}
 PROJECTOR_SHARE=${PROJECTOR_SHARE:-10} # LoRA trains the projector at a rate so many times lower
 
+# in_background COMMAND...: a process group of its own, so that all of it can be ended; its number is $! afterwards.
+in_background() {
+    set -m
+    "$@" &
+    set +m
+}
+
+# What still runs in the background ends with the script, also after Ctrl-C, which it would not hear.
+end_background() {
+    local pid
+    for pid in $(jobs -rp); do kill -TERM -- "-$pid" 2>/dev/null || true; done
+}
+trap end_background EXIT
+trap 'echo "stopped; finished runs are kept in $RUNS, the same command goes on from there." >&2; exit 130' INT TERM
+
 # train_run NAME METHOD RECIPE SEED LEARNING_RATE   (reads DATA_DIR, RUNS, LORA_R)
 train_run() {
     local name=$1 method=$2 recipe=$3 seed=$4 rate=$5 script=finetune_task data=train.json started

@@ -8,8 +8,8 @@ cd "$(dirname "$0")/../.."
 SEEDS=${SEEDS:-0 1 2}                          # people, order and initialisation all follow from the seed
 IDENTITIES=${IDENTITIES:-6}
 RECIPES=${RECIPES:-default naive}
-LORA_RATES=${LORA_RATES:-5e-4 1e-3 2e-3}       # learning rates of LoRA ...
-FULL_RATES=${FULL_RATES:-5e-4 1e-3 2e-3}       # ... and of full fine-tuning
+LORA_RATES=${LORA_RATES:-5e-4 1e-3 2e-3 4e-3}  # learning rates of LoRA ...
+FULL_RATES=${FULL_RATES:-2e-4 5e-4 1e-3 2e-3}  # ... and of full fine-tuning
 RANKS=${RANKS:-64}                             # ranks of LoRA; alpha is twice the rank
 CONTROL=${CONTROL:-1}                          # 1 = also a run on shuffled names per seed
 JOBS=${JOBS:-2}                                # runs side by side, one thread each
@@ -33,7 +33,7 @@ pids=()
 # start_run: one_run in the background, as soon as there is a place
 start_run() {
     while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; do sleep 1; done
-    one_run "$@" &
+    in_background one_run "$@"
     pids+=($!)
 }
 

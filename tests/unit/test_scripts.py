@@ -1,7 +1,10 @@
 """What the training scripts ask for: the defaults of LLaVA-1.5, variables from outside, the launchers."""
 
 import os
+import signal
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -100,3 +103,42 @@ def test_nodes_are_given_by_variables(tmp_path: Path) -> None:
     )
     pairs = {"--nnodes": "2", "--node_rank": "1", "--master_addr": "head", "--master_port": "7"}
     assert {flag: value(command, flag) for flag in pairs} == pairs
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_script_leaves_nothing_running(stop: signal.Signals, tmp_path: Path) -> None:
+    """Bash starts background commands deaf to Ctrl-C; a training run must not go on unseen."""
+    script = (
+        f"set -euo pipefail; cd {ROOT}; RUNS={tmp_path}; source scripts/common/mini_world.sh; "
+        f"run() {{ (bash -c 'sleep 300 & echo $! >{tmp_path}/pid; wait'); }}; in_background run; wait $!"
+    )
+    process = subprocess.Popen(
+        ["bash", "-c", script],
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    pid_file = tmp_path / "pid"
+    wait_until(lambda: pid_file.is_file() and pid_file.read_text(encoding="utf-8").strip() != "")
+    pid = int(pid_file.read_text(encoding="utf-8"))
+    assert is_running(pid)
+    os.killpg(process.pid, stop)
+    _, message = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "goes on from there" in message
+    wait_until(lambda: not is_running(pid))
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists and is not merely waiting to be collected."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout
+    return state.strip() != "" and not state.startswith("Z")
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """At most 20 s."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "did not come true in time"
+        time.sleep(0.05)
