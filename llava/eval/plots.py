@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
 
 from llava.eval.report_data import METHOD_LABELS, Configuration, Run
 from llava.eval.statistics import Estimate
@@ -17,7 +19,10 @@ INK, QUIET, GRID = "#1d2733", "#687385", "#e3e7ec"
 METHOD_COLOURS = {"base": QUIET, "lora": "#0b6e8f", "full": "#c8551b"}
 METHOD_MARKS = {"base": "D", "lora": "o", "full": "s"}
 PLANE_SIZE, LOSS_SIZE = (7.6, 4.9), (7.6, 3.0)  # inches
-LEAST_RETAINED_SPAN = 0.2
+LEAST_SPAN = 0.2
+"""Of either axis, so that small differences do not look large."""
+LABEL_PLACES = [(x, y) for y in (8, -17, 22, -31, 36, -45) for x in (-9, 9)]
+"""Offsets of a label from its point, in points of 1/72 inch; the first that covers least is taken."""
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "llava",
@@ -66,37 +71,41 @@ def error_of(estimate: Estimate) -> np.ndarray:
 def plane(configurations: Sequence[Configuration], named: Sequence[Configuration]) -> str:
     """One point per configuration with its intervals, one dot per run; `named` ones carry their label.
 
-    A thin line joins the learning rates of one method, recipe and rank.
+    A thin line joins the learning rates of one method, recipe and rank. The control is not among them: it is
+    taught nothing that a picture could show.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=PLANE_SIZE, layout="constrained")
         axes = figure.subplots()
         bare(axes)
-        draw_base(axes, [one for one in configurations if one.method == "base"])
         trained = [one for one in configurations if one.method != "base"]
+        trained = [one for one in trained if one.recipe != "shuffled"] or trained
         for series in series_of(trained):
             draw_series(axes, series)
         for configuration in trained:
             draw_point(axes, configuration, strong=configuration in named)
-        low, high = limits(axes)
-        axes.set(xlim=(-0.02, 1.02), ylim=(low, high))
+        across = limits(axes.dataLim.x0, axes.dataLim.x1) if trained else (-0.02, 1.02)
+        draw_base(axes, [one for one in configurations if one.method == "base"], at=max(across[0], 0.0))
+        upright = limits(axes.dataLim.y0, axes.dataLim.y1)
+        axes.set(xlim=across, ylim=upright)
         axes.set_xlabel("learned: names and facts of the taught people, right answers")
         axes.set_ylabel("kept: skills of the base model, right answers")
-        for axis, ends in ((axes.xaxis, (0.0, 1.0)), (axes.yaxis, (low, min(high, 1.0)))):
-            axis.set_ticks(percent_ticks(*ends), [f"{100 * tick:.0f} %" for tick in percent_ticks(*ends)])
+        for axis, (low, high) in ((axes.xaxis, across), (axes.yaxis, upright)):
+            ticks = percent_ticks(max(low, 0.0), min(high, 1.0))
+            axis.set_ticks(ticks, [f"{100 * tick:.0f} %" for tick in ticks])
         draw_key(axes, trained)
+        draw_labels(axes, [one for one in trained if one in named], trained)
         return as_svg(figure)
 
 
-def limits(axes: Axes) -> tuple[float, float]:
-    """Of the upright axis: all that is drawn with some air, and never less than a fifth of the scale."""
-    low, high = axes.dataLim.y0, axes.dataLim.y1
-    low = min(low, high - LEAST_RETAINED_SPAN)
+def limits(low: float, high: float) -> tuple[float, float]:
+    """Of an axis: all that is drawn with some air, and never less than a fifth of the scale."""
+    low = min(low, high - LEAST_SPAN)
     return max(-0.02, low - 0.03), min(1.02, high + 0.03)
 
 
-def draw_base(axes: Axes, bases: Sequence[Configuration]) -> None:
-    """What the untouched model knows, as a line across with its interval."""
+def draw_base(axes: Axes, bases: Sequence[Configuration], *, at: float) -> None:
+    """What the untouched model knows, as a line across with its interval, named `at` the left."""
     for base in bases:
         retained = base.summary("retained")
         if retained is None:
@@ -104,7 +113,7 @@ def draw_base(axes: Axes, bases: Sequence[Configuration]) -> None:
         axes.axhspan(retained.low, retained.high, color=METHOD_COLOURS["base"], alpha=0.10, linewidth=0)
         axes.axhline(retained.value, color=METHOD_COLOURS["base"], linewidth=1.2, linestyle=(0, (5, 3)))
         axes.annotate(
-            "base model", (0.0, retained.value), xytext=(2, 4), textcoords="offset points",
+            "base model", (at, retained.value), xytext=(2, 4), textcoords="offset points",
             color=METHOD_COLOURS["base"], fontsize=9,
         )  # fmt: skip
 
@@ -146,14 +155,48 @@ def draw_point(axes: Axes, configuration: Configuration, *, strong: bool) -> Non
         markersize=9 if strong else 6, elinewidth=1.3 if strong else 0.6, alpha=1.0 if strong else 0.7,
         capsize=0, zorder=4 if strong else 3,
     )  # fmt: skip
-    if strong:
-        left = learned.value > 0.6
-        height = 8 if configuration.method == "full" else -15  # above and below: neighbours stay legible
-        axes.annotate(
-            configuration.label, (learned.value, retained.value), xytext=(-9 if left else 9, height),
-            textcoords="offset points", ha="right" if left else "left", color=colour, fontsize=9.5,
+
+
+def draw_labels(axes: Axes, named: Sequence[Configuration], shown: Sequence[Configuration]) -> None:
+    """Labels beside their points, each where it covers the fewest points, bars and labels."""
+    assert axes.figure is not None, "axes of a figure"
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # places become known
+    obstacles = [box for one in shown for box in boxes_of(axes, one)]
+    for configuration in named:
+        learned, retained = configuration.summary("learned"), configuration.summary("retained")
+        if learned is None or retained is None:
+            continue
+        label = axes.annotate(
+            configuration.label, (learned.value, retained.value), xytext=LABEL_PLACES[0],
+            textcoords="offset points", color=METHOD_COLOURS[configuration.method], fontsize=9.5,
             fontweight="bold", zorder=5, path_effects=[withStroke(linewidth=3, foreground="white")],
         )  # fmt: skip
+
+        def cost(place: tuple[int, int], label: Annotation = label) -> int:
+            box = put(label, place)
+            outside = not axes.bbox.padded(1).contains(*box.min) or not axes.bbox.padded(1).contains(*box.max)
+            return box.count_overlaps(obstacles) + 100 * outside
+
+        obstacles.append(put(label, min(LABEL_PLACES, key=cost)))
+
+
+def put(label: Annotation, place: tuple[int, int]) -> Bbox:
+    """Move a label to an offset; the box it then fills."""
+    label.set_position(place)
+    label.set_horizontalalignment("right" if place[0] < 0 else "left")
+    return label.get_window_extent()
+
+
+def boxes_of(axes: Axes, configuration: Configuration) -> list[Bbox]:
+    """The mark of a configuration, and its two intervals, as boxes on the canvas."""
+    learned, retained = configuration.summary("learned"), configuration.summary("retained")
+    if learned is None or retained is None:
+        return []
+    ends = [(learned.low, retained.value, learned.high, retained.value)]
+    ends += [(learned.value, retained.low, learned.value, retained.high)]
+    bars = [Bbox(axes.transData.transform([(x0, y0), (x1, y1)])).padded(0.5) for x0, y0, x1, y1 in ends]
+    mark = Bbox(axes.transData.transform([(learned.value, retained.value)] * 2)).padded(5)
+    return [mark, mark, *bars]  # a covered mark is worse than a covered bar
 
 
 def draw_key(axes: Axes, trained: Sequence[Configuration]) -> None:
