@@ -49,9 +49,15 @@ class Parts:
     projector_file: Path | None = None
 
 
-def is_llava(folder: Path) -> bool:
+def is_ours(folder: Path) -> bool:
     """Whether a folder holds a LLaVA of our layout (decided by config.json, never by its name)."""
     return read_config(folder).get("model_type") == LlavaConfig.model_type
+
+
+def is_llava(folder: Path) -> bool:
+    """Whether a folder holds a LLaVA of any layout, and not a language model alone."""
+    config = read_config(folder)
+    return is_ours(folder) or is_hf(config) or is_original(config)
 
 
 def read_contents(folder: Path, model_base: str | None = None) -> Contents:
@@ -60,7 +66,7 @@ def read_contents(folder: Path, model_base: str | None = None) -> Contents:
     Our own adapters are not read here, see `load_adapter`.
     """
     config = read_config(folder)
-    if config.get("model_type") == LlavaConfig.model_type:
+    if is_ours(folder):
         return Contents(folder, LlavaConfig.from_dict(config), read_weights(folder), OURS, folder, folder)
     if is_hf(config):
         return read_hf(folder, config)
@@ -189,7 +195,7 @@ def load_pretrained_model(
     dtype: Any = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None)
     dtype = dtype or (torch.float16 if target.type == "cuda" else torch.float32)
     attention: Any = "flash_attention_2" if use_flash_attn else kwargs.pop("attn_implementation", None)
-    ours = is_llava(folder)
+    ours = is_ours(folder)
     if ours and (folder / PROJECTOR_NAME).is_file() and not has_weights(folder):
         raise UsageError(f"{folder} holds only a projector; train with it by --pretrain_mm_mlp_adapter.")
     if ours and (folder / ADAPTER_CONFIG_NAME).is_file():
