@@ -31,7 +31,7 @@ from llava.model.locations import find_folder
 from llava.model.lora import merge, wrap
 from llava.model.original import TEXT_TYPES, is_original, read_original
 from llava.model.vision_tower import load_vision_tower
-from llava.tokenizer import load_tokenizer
+from llava.tokenizer import add_image_tokens, load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -210,4 +210,11 @@ def load_pretrained_model(
     model.to(target).eval()
     config = model.config
     context = getattr(config, "max_sequence_length", None) or config.tokenizer_model_max_length
-    return load_tokenizer(text_folder), model, load_image_processor(picture_folder), int(context)
+    tokenizer = load_tokenizer(text_folder)
+    add_image_tokens(
+        tokenizer,
+        patch=config.mm_use_im_patch_token,
+        start_end=config.mm_use_im_start_end,
+        num_rows=config.text_config.vocab_size,
+    )
+    return tokenizer, model, load_image_processor(picture_folder), int(context)

@@ -8,15 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import MistralConfig
 
 from llava.errors import UsageError
 from llava.model.builder import load_pretrained_model, read_contents
+from llava.model.config import LlavaConfig
 from llava.model.key_names import original_table
+from llava.model.llava import LlavaForCausalLM
+from llava.model.lora import LoraSettings, add_lora
+from llava.train.saving import CheckpointWriter
 from tests.parity.golden import BASES, DATA, golden_folder, open_shared
 
 FULL = "llava-v1.5-tiny"
 LORA = "llava-v1.5-tiny-lora"
 PRETRAIN = "llava-v1.5-tiny-pretrain"
+MERGED_ATOL = 2e-5  # fp32, merged weights are rounded once: 3.9e-6 seen, of values up to 6.7
 TOWER_KEY = "model.vision_tower.vision_tower.vision_model.post_layernorm.weight"
 
 
@@ -263,3 +269,76 @@ def test_class_tokens_and_identity_projectors(models: Path) -> None:
     _, model, _, _ = load_pretrained_model(str(folder))
     assert model.encode_images(torch.zeros(1, 3, 56, 56)).shape == (1, 17, 32)
     assert not list(model.model.multi_modal_projector.parameters())
+
+
+def test_tokens_around_pictures_are_added_where_the_tokenizer_lacks_them(models: Path) -> None:
+    folder = models / "llava-v1.5-tiny-imse"
+    plain = models / "tiny-vicuna-v1.5"
+    (folder / "added_tokens.json").unlink()
+    shutil.copy(plain / "tokenizer_config.json", folder)
+    tokenizer, _, _, _ = load_pretrained_model(str(folder))
+    assert tokenizer("<im_start><im_end>", add_special_tokens=False)["input_ids"] == [1000, 1001]
+    change_config(models / FULL, mm_use_im_patch_token=True)
+    assert len(load_pretrained_model(str(models / FULL))[0]) == 1000, "no row, and no prompt has it"
+    change_config(models / FULL, mm_use_im_start_end=True)
+    with pytest.raises(UsageError, match="mm_use_im_start_end"):
+        load_pretrained_model(str(models / FULL))
+
+
+def test_a_mistral_opens(tmp_path: Path) -> None:
+    """A random one, written with the original's names and flat configuration."""
+    text = MistralConfig(
+        vocab_size=1000,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=12,
+        sliding_window=7,
+        rope_theta=5e4,
+        max_position_embeddings=256,
+    )
+    vision = open_shared(FULL)[1].config.vision_config
+    torch.manual_seed(0)
+    config = LlavaConfig(text_config=text, vision_config=vision)
+    wanted = LlavaForCausalLM._from_config(config, dtype=torch.float32, attn_implementation="sdpa").eval()
+    with torch.no_grad():
+        for weight in wanted.parameters():
+            weight.add_(0.2 * torch.randn_like(weight))
+    folder = Path(shutil.copytree(golden_folder(FULL), tmp_path / "mistral"))
+    shutil.copytree(golden_folder("tiny-clip"), tmp_path / "tiny-clip")
+    table = original_table("mlp2x_gelu")
+    state = {table.to_disk(key): value for key, value in wanted.state_dict().items()}
+    save_file(state, folder / "model.safetensors")
+    values = text.to_dict()
+    values["rope_theta"] = values.pop("rope_parameters")["rope_theta"]  # as transformers 4 wrote it
+    change_config(folder, **values | {"model_type": "llava_mistral"})
+    _, model, _, _ = load_pretrained_model(str(folder))
+    assert model.config.conv_template == "mistral_instruct"
+    assert (model.config.text_config.model_type, model.config.text_config.sliding_window) == ("mistral", 7)
+    inputs = {"input_ids": torch.arange(3, 23)[None], "images": None}
+    with torch.no_grad():
+        assert torch.equal(model(**inputs).logits, wanted(**inputs).logits)
+
+
+def test_an_adapter_that_was_trained_here_opens_on_an_original_base(models: Path) -> None:
+    tokenizer, model, processor, _ = load_pretrained_model(str(models / FULL))
+    wrapped = add_lora(model, LoraSettings(rank=4, alpha=8, dropout=0.0)).eval()
+    with torch.no_grad():
+        for name, weight in wrapped.named_parameters():
+            if weight.requires_grad:
+                noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(len(name)))
+                weight.add_(0.1 * noise)
+    CheckpointWriter("lora", tokenizer, processor, models / FULL).write(wrapped, models / "mine")
+    _, again, _, _ = load_pretrained_model(str(models / "mine"))
+    ids = torch.tensor([[1, 292, -200, 638, 592]])
+    pixels = torch.randn(1, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted, found = (
+            wrapped(input_ids=ids, images=pixels).logits,
+            again(input_ids=ids, images=pixels).logits,
+        )
+        before = open_shared(FULL)[1](input_ids=ids, images=pixels).logits
+    torch.testing.assert_close(found, wanted, atol=MERGED_ATOL, rtol=0)
+    assert (before - wanted).abs().max() > 0.1, "the adapter must matter"
