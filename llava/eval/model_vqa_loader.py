@@ -112,6 +112,7 @@ def answer_file(options: Namespace, questions: Sequence[Question]) -> None:
             tokenizer,
             num_patches=model.num_patches,
             has_image=question.image_path is not None,
+            start_end=model.config.mm_use_im_start_end,
         )
 
     engine = AnswerEngine(model, tokenizer, partial(encode), load_pixels, decoding)

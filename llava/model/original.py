@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 TEXT_TYPES = {"llava_llama": "llama", "llava": "llama", "llava_mistral": "mistral"}
 """model_type of the original's configurations, and of the language model inside."""
+VISION_TYPE = "clip_vision_model"
 CONV_TEMPLATES = {"llama": "v1", "mistral": "mistral_instruct"}
 NOT_KEPT = ("architectures", "_name_or_path", "transformers_version", "model_type", "torch_dtype", "dtype")
 OLD_TEXT_NAMES = ("rope_theta", "rope_scaling")
@@ -103,9 +104,13 @@ def original_config(folder: Path, config: dict, tower_folder: Path) -> LlavaConf
 
 
 def tower_of(folder: Path, config: dict) -> Path:
-    """The folder of the vision tower that a configuration names."""
+    """The folder of the vision tower that a configuration names; `UsageError` when it is no CLIP."""
     refuse_unsupported(folder, config)
-    return find_folder(config["mm_vision_tower"], beside=folder)
+    tower_folder = find_folder(config["mm_vision_tower"], beside=folder)
+    kind = read_vision_config(tower_folder).model_type
+    if kind != VISION_TYPE:
+        raise UsageError(f"{folder}: mm_vision_tower names a {kind!r} model; supported is {VISION_TYPE!r}.")
+    return tower_folder
 
 
 def choose_tower(weights: dict[str, Tensor], tower_folder: Path) -> dict[str, Tensor]:

@@ -141,6 +141,11 @@ def build_for_training(
     dtype = torch.bfloat16 if training_args.bf16 and training_args.deepspeed else torch.float32
     if is_llava(folder):
         contents = read_contents(folder)
+        if contents.config.mm_use_im_start_end:
+            raise UsageError(
+                f"{folder} was tuned with tokens around pictures (mm_use_im_start_end); training does not "
+                "write them yet, so go on from another checkpoint."
+            )
         model = build(contents, dtype=dtype)
         if model_args.pretrain_mm_mlp_adapter:
             load_projector(model, Path(model_args.pretrain_mm_mlp_adapter))

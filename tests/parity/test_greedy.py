@@ -5,7 +5,7 @@ import torch
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.conversation import TEMPLATES, render
-from llava.processing import tokenizer_image_token
+from llava.processing import encode_question, tokenizer_image_token
 from tests.parity.golden import golden, golden_pixels, open_shared
 
 GREEDY = golden("generate/greedy.json")
@@ -30,6 +30,27 @@ def prompt_of(name: str, number: int) -> tuple[list[int], str]:
 def test_prompts_are_equal(name: str, number: int) -> None:
     ids, text = prompt_of(name, number)
     assert tokenizer_image_token(text, open_shared(name)[0]) == ids
+
+
+def test_prompts_of_the_answer_command_are_equal() -> None:
+    """Questions with one picture or none, one placeholder per picture; tokens around it where they belong."""
+    seen = set()
+    for name, number in CASES:
+        case = GREEDY[name][number]
+        if isinstance(case["images"], list):
+            continue
+        tokenizer, model, _, _ = open_shared(name)
+        encoded = encode_question(
+            case["question"],
+            TEMPLATES[case["conv_mode"]],
+            tokenizer,
+            num_patches=1,
+            has_image=case["images"] is not None,
+            start_end=model.config.mm_use_im_start_end,
+        )
+        assert encoded.input_ids == prompt_of(name, number)[0]
+        seen.add((case["images"] is None, model.config.mm_use_im_start_end))
+    assert len(seen) == 4, "with and without a picture, with and without tokens around it"
 
 
 @pytest.mark.parametrize(("name", "number"), CASES)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import MistralConfig
 
 from llava.errors import UsageError
-from llava.model.builder import load_pretrained_model, read_contents
+from llava.model.builder import is_llava, load_pretrained_model, read_contents
 from llava.model.config import LlavaConfig
 from llava.model.key_names import original_table
 from llava.model.llava import LlavaForCausalLM
@@ -242,6 +242,18 @@ def test_options_that_are_not_supported_stop_with_their_name(changes: dict, mode
     wanted = value if name == "model_type" else name
     with pytest.raises(UsageError, match=str(wanted)):
         load_pretrained_model(str(models / FULL))
+
+
+def test_a_tower_of_another_kind_is_refused(models: Path) -> None:
+    change_config(models / FULL, mm_vision_tower="tiny-vicuna-v1.5")
+    with pytest.raises(UsageError, match="mm_vision_tower names a 'llama' model"):
+        load_pretrained_model(str(models / FULL))
+
+
+def test_training_goes_on_from_a_whole_original_only(models: Path) -> None:
+    assert is_llava(models / FULL)
+    assert not is_llava(models / "tiny-vicuna-v1.5")
+    assert read_contents(models / FULL).picture_folder == models.resolve() / "tiny-clip"
 
 
 def test_configurations_keep_the_originals_names() -> None:
