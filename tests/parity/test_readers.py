@@ -1,14 +1,13 @@
 """Readers of the original's checkpoints: what decides, what is refused, and where parts are looked for."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import MistralConfig
+from transformers import CLIPConfig, CLIPModel, MistralConfig
 
 from llava.errors import UsageError
 from llava.model.builder import is_llava, load_pretrained_model, read_contents
@@ -22,6 +21,7 @@ from tests.parity.golden import BASES, DATA, golden_folder, open_shared
 FULL = "llava-v1.5-tiny"
 LORA = "llava-v1.5-tiny-lora"
 PRETRAIN = "llava-v1.5-tiny-pretrain"
+COMMIT = "0123456789" * 4
 MERGED_ATOL = 2e-5  # fp32, merged weights are rounded once: 3.9e-6 seen, of values up to 6.7
 TOWER_KEY = "model.vision_tower.vision_tower.vision_model.post_layernorm.weight"
 
@@ -87,11 +87,46 @@ def test_the_tower_is_found_wherever_it_is_named(models: Path, monkeypatch: pyte
     assert same_weights(Path("models") / FULL, FULL)
 
 
-def test_an_unreachable_hub_id_is_named(models: Path) -> None:
-    assert os.environ.get("HF_HUB_OFFLINE") == "1" or pytest.skip("needs HF_HUB_OFFLINE=1")
-    change_config(models / FULL, mm_vision_tower="nobody/no-such-tower")
-    with pytest.raises(UsageError, match="'nobody/no-such-tower' is neither a folder"):
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the hub, without a network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return tmp_path / "hub"
+
+
+def test_hub_ids_are_found_in_the_cache_and_unreachable_ones_named(models: Path, hub_cache: Path) -> None:
+    change_config(models / FULL, mm_vision_tower="openai/some-clip")
+    with pytest.raises(UsageError, match="'openai/some-clip' is neither a folder"):
         load_pretrained_model(str(models / FULL))
+    for hub_id, name in (("openai/some-clip", "tiny-clip"), ("liuhaotian/some-llava", FULL)):
+        entry = hub_cache / f"models--{hub_id.replace('/', '--')}"
+        shutil.copytree(models / name, entry / "snapshots" / COMMIT)
+        (entry / "refs").mkdir()
+        (entry / "refs" / "main").write_text(COMMIT, encoding="utf-8")
+    shutil.rmtree(models / "tiny-clip")
+    assert same_weights(models / FULL, FULL)
+    _, model, _, _ = load_pretrained_model("liuhaotian/some-llava")
+    assert torch.equal(model.lm_head.weight, open_shared(FULL)[1].lm_head.weight)
+
+
+def test_the_tower_may_be_half_of_a_whole_clip(models: Path) -> None:
+    """OpenAI's folders hold the text half too, and are in float32; the checkpoint has its tower rounded."""
+    vision = open_shared(FULL)[1].config.vision_config.to_dict()
+    small = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    clip = CLIPModel(
+        CLIPConfig(text_config=small | {"vocab_size": 9}, vision_config=vision, projection_dim=8)
+    )
+    clip.save_pretrained(str(models / "whole-clip"))
+    shutil.copy(models / "tiny-clip" / "preprocessor_config.json", models / "whole-clip")
+    change_config(models / FULL, mm_vision_tower="whole-clip")
+    table = original_table("mlp2x_gelu")
+    state = {f"model.vision_tower.{key}": value for key, value in clip.vision_model.state_dict().items()}
+    change_weights(models / FULL, {table.to_disk(key): value.half() for key, value in state.items()})
+    contents = read_contents(models / FULL)
+    assert all(torch.equal(contents.weights[key], value) for key, value in state.items())
+    assert contents.config.vision_config.hidden_size == 32
+    load_pretrained_model(str(models / FULL))
 
 
 def test_a_rounded_tower_gives_way_and_a_tuned_one_stays(models: Path) -> None:
