@@ -18,7 +18,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 180_000_000
 """Most pixels of a picture, and of the square that it is padded to."""
 ASPECT_RATIOS = ("pad", "square")
-PREPROCESSOR_NAME = "preprocessor_config.json"
+PREPROCESSOR_NAMES = ("preprocessor_config.json", "processor_config.json")
+"""The file of an image processor, and the one where transformers 5 puts it beside other processors."""
 SIGNATURES = {
     b"<!DOCTYPE": "an HTML page",
     b"<html": "an HTML page",
@@ -88,9 +89,9 @@ def load_image_processor(folder: str | Path) -> Any:
     """
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    if Path(folder).is_dir() and not (Path(folder) / PREPROCESSOR_NAME).is_file():
+    if Path(folder).is_dir() and not any((Path(folder) / name).is_file() for name in PREPROCESSOR_NAMES):
         raise UsageError(
-            f"{folder} has no {PREPROCESSOR_NAME}, which says how pictures are prepared; copy it there."
+            f"{folder} has no {PREPROCESSOR_NAMES[0]}, which says how pictures are prepared; copy it there."
         )
     try:
         return CLIPImageProcessorPil.from_pretrained(str(folder))

@@ -11,7 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.constants import (
+    DEFAULT_IM_END_TOKEN,
+    DEFAULT_IM_START_TOKEN,
+    DEFAULT_IMAGE_TOKEN,
+    IGNORE_INDEX,
+    IMAGE_TOKEN_INDEX,
+)
 from llava.conversation import Rendered, SeparatorStyle, Template, Turn, render, render_caption
 from llava.errors import UsageError
 from llava.images import load_image, load_image_processor, process_image, process_images
@@ -104,9 +110,16 @@ def encode_question(
     *,
     num_patches: int,
     has_image: bool,
+    start_end: bool = False,
 ) -> Encoded:
-    """Ids of a question with an open answer, its picture before it; nothing is a target."""
-    question = f"{DEFAULT_IMAGE_TOKEN}\n{text}" if has_image else text
+    """Ids of a question with an open answer, its picture before it; nothing is a target.
+
+    `start_end` puts tokens around the picture (the configuration's mm_use_im_start_end).
+    """
+    mark = DEFAULT_IMAGE_TOKEN
+    if start_end:
+        mark = f"{DEFAULT_IM_START_TOKEN}{mark}{DEFAULT_IM_END_TOKEN}"
+    question = f"{mark}\n{text}" if has_image else text
     rendered = render(template, [("human", question), ("gpt", None)])
     return encode_rendered(rendered, tokenizer, num_patches=num_patches, has_image=has_image)
 

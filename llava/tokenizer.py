@@ -12,6 +12,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
+from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.errors import UsageError
 
 BOUNDARY = "▁"
@@ -82,6 +83,28 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token
     return tokenizer
+
+
+def add_image_tokens(
+    tokenizer: PreTrainedTokenizerFast, *, patch: bool, start_end: bool, num_rows: int
+) -> None:
+    """Add the tokens of the options mm_use_im_patch_token and mm_use_im_start_end where they are missing.
+
+    An adapter's base has a tokenizer without them. `num_rows` is the size of the model's vocabulary.
+    <im_patch> stands in no prompt, so a model without a row for it does without; for the others that is a
+    `UsageError`.
+    """
+    wanted = [DEFAULT_IMAGE_PATCH_TOKEN] if patch else []
+    wanted += [DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN] if start_end else []
+    missing = [token for token in wanted if token not in tokenizer.get_vocab()]
+    if len(tokenizer) + len(missing) <= num_rows:
+        tokenizer.add_tokens(missing, special_tokens=True)
+    elif start_end and {*missing} != {DEFAULT_IMAGE_PATCH_TOKEN}:
+        raise UsageError(
+            f"mm_use_im_start_end is set, but the vocabulary of {num_rows} has no room for "
+            f"{', '.join(missing)} behind the tokenizer's {len(tokenizer)}; use the tokenizer it was tuned "
+            "with."
+        )
 
 
 def has_first_boundary(file: Path) -> bool:

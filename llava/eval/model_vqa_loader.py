@@ -81,6 +81,7 @@ def answer_file(options: Namespace, questions: Sequence[Question]) -> None:
     from llava.mm_utils import get_model_name_from_path
     from llava.model.builder import load_pretrained_model
     from llava.model.checkpoint import weights_hash
+    from llava.model.locations import find_folder
     from llava.processing import encode_question, load_image, process_image
 
     tokenizer, model, image_processor, _ = load_pretrained_model(options.model_path, options.model_base)
@@ -88,7 +89,11 @@ def answer_file(options: Namespace, questions: Sequence[Question]) -> None:
     if mode not in TEMPLATES:
         raise UsageError(f"--conv-mode is {mode!r}; known: {', '.join(sorted(TEMPLATES))}.")
     decoding = Decoding(options.temperature, options.top_p, options.num_beams, options.max_new_tokens)
-    settings = {"weights": weights_hash(Path(options.model_path)), "conv_mode": mode, "seed": options.seed}
+    settings = {
+        "weights": weights_hash(find_folder(options.model_path)),
+        "conv_mode": mode,
+        "seed": options.seed,
+    }
     identity = RunIdentity(get_model_name_from_path(options.model_path), settings | vars(decoding))
     file = AnswerFile(Path(options.answers_file), questions, identity)
     start = file.open()
@@ -107,6 +112,7 @@ def answer_file(options: Namespace, questions: Sequence[Question]) -> None:
             tokenizer,
             num_patches=model.num_patches,
             has_image=question.image_path is not None,
+            start_end=model.config.mm_use_im_start_end,
         )
 
     engine = AnswerEngine(model, tokenizer, partial(encode), load_pixels, decoding)

@@ -2,33 +2,38 @@
 vision tower.
 """
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
-from transformers.models.clip import CLIPVisionModel
 
 from llava.errors import UsageError
+from llava.images import load_image_processor
 from llava.model.checkpoint import (
     ADAPTER_CONFIG_NAME,
     PROJECTOR_NAME,
     find_base,
+    has_weights,
     load_strictly,
     read_projector,
     read_weights,
 )
 from llava.model.config import LlavaConfig
+from llava.model.contents import Contents, read_config
+from llava.model.hf_layout import is_hf, read_hf
+from llava.model.key_names import OURS
 from llava.model.llava import LlavaForCausalLM
-from llava.processing import load_image_processor
-from llava.tokenizer import load_tokenizer
+from llava.model.locations import find_folder
+from llava.model.lora import merge, wrap
+from llava.model.original import TEXT_TYPES, is_original, read_original
+from llava.model.vision_tower import load_vision_tower
+from llava.tokenizer import add_image_tokens, load_tokenizer
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_CONTEXT = 2048
 
 
 @dataclass(frozen=True)
@@ -44,31 +49,56 @@ class Parts:
     projector_file: Path | None = None
 
 
-def read_config(folder: Path) -> dict:
-    """config.json of a folder as plain JSON; `UsageError` when there is none or it is broken."""
-    file = folder / "config.json"
-    if not file.is_file():
-        raise UsageError(f"{folder} is not a model folder: it has no config.json. Check the path.")
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{file} is not valid JSON: {error}.") from None
+def is_ours(folder: Path) -> bool:
+    """Whether a folder holds a LLaVA of our layout (decided by config.json, never by its name)."""
+    return read_config(folder).get("model_type") == LlavaConfig.model_type
 
 
 def is_llava(folder: Path) -> bool:
-    """Whether a folder holds a LLaVA of our layout (decided by config.json, never by its name)."""
-    return read_config(folder).get("model_type") == LlavaConfig.model_type
+    """Whether a folder holds a LLaVA of any layout, and not a language model alone."""
+    config = read_config(folder)
+    return is_ours(folder) or is_hf(config) or is_original(config)
+
+
+def read_contents(folder: Path, model_base: str | None = None) -> Contents:
+    """What a LLaVA of any layout holds; config.json and the files decide which one it is, never a name.
+
+    Our own adapters are not read here, see `load_adapter`.
+    """
+    config = read_config(folder)
+    if is_ours(folder):
+        return Contents(folder, LlavaConfig.from_dict(config), read_weights(folder), OURS, folder, folder)
+    if is_hf(config):
+        return read_hf(folder, config)
+    if is_original(config):
+        return read_original(folder, config, model_base)
+    raise UsageError(
+        f"{folder} holds a {config.get('model_type')!r} model; known here: {LlavaConfig.model_type!r} "
+        f"(checkpoints that this package wrote), 'llava' (transformers' LLaVA) and "
+        f"{', '.join(repr(name) for name in TEXT_TYPES)} (the original's)."
+    )
+
+
+def build(
+    contents: Contents, *, dtype: torch.dtype, attn_implementation: str | None = None
+) -> LlavaForCausalLM:
+    """A model on the CPU, in `dtype`, from a checkpoint's contents without its adapter; loading is strict."""
+    model = new_model(contents.config, dtype=dtype, attn_implementation=attn_implementation)
+    load_strictly(
+        model,
+        contents.weights,
+        tied=contents.config.tie_word_embeddings,
+        source=contents.source,
+        table=contents.table,
+    )
+    return model
 
 
 def load_full(
     folder: Path, *, dtype: torch.dtype, attn_implementation: str | None = None
 ) -> LlavaForCausalLM:
-    """A full checkpoint of our layout, on the CPU, in `dtype`; strict, see `load_strictly`."""
-    config = LlavaConfig.from_dict(read_config(folder))
-    model = new_model(config, dtype=dtype, attn_implementation=attn_implementation)
-    weights = read_weights(folder)
-    load_strictly(model, weights, tied=config.tie_word_embeddings, source=folder)
-    return model
+    """A full checkpoint of any layout, on the CPU, in `dtype`; strict, see `load_strictly`."""
+    return build(read_contents(folder), dtype=dtype, attn_implementation=attn_implementation)
 
 
 def new_model(
@@ -81,12 +111,10 @@ def new_model(
     return LlavaForCausalLM._from_config(config, dtype=dtype, attn_implementation=attn_implementation)
 
 
-def load_checkpoint(
+def load_adapter(
     folder: Path, *, model_base: str | None = None, dtype: torch.dtype, attn_implementation: str | None = None
 ) -> LlavaForCausalLM:
-    """A checkpoint of our layout, full or LoRA (merged into its base)."""
-    if not (folder / ADAPTER_CONFIG_NAME).is_file():
-        return load_full(folder, dtype=dtype, attn_implementation=attn_implementation)
+    """An adapter of our layout, merged into its base."""
     from peft import PeftModel
 
     base = find_base(folder, model_base)
@@ -133,20 +161,6 @@ def assemble(
     return model
 
 
-def load_vision_tower(folder: Path, *, dtype: torch.dtype) -> torch.nn.Module:
-    """A vision model of transformers (CLIP, or the vision half of another) from its folder or hub id."""
-    try:
-        kind = AutoConfig.from_pretrained(str(folder)).model_type
-        if kind in ("clip", "clip_vision_model"):
-            return CLIPVisionModel.from_pretrained(str(folder), dtype=dtype)
-        from transformers import AutoModel
-
-        model = AutoModel.from_pretrained(str(folder), dtype=dtype)
-        return getattr(model, "vision_model", model)
-    except OSError as error:
-        raise UsageError(f"the vision tower {folder} could not be opened: {error}") from None
-
-
 def load_projector(model: LlavaForCausalLM, file: Path) -> None:
     """Put the weights of a projector file into the model; `UsageError` when names or shapes differ."""
     weights = read_projector(file)
@@ -176,23 +190,31 @@ def load_pretrained_model(
     """
     if load_8bit or load_4bit:
         raise UsageError("loading in 8 or 4 bits is not supported yet; leave out load_8bit and load_4bit.")
-    folder = Path(model_path)
-    config = read_config(folder)
-    if config.get("model_type") != LlavaConfig.model_type:
-        raise UsageError(
-            f"{folder} holds a {config.get('model_type')!r} model; known here: {LlavaConfig.model_type!r} "
-            "(checkpoints that this package wrote)."
-        )
+    folder = find_folder(model_path)
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None)
+    dtype: Any = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None)
     dtype = dtype or (torch.float16 if target.type == "cuda" else torch.float32)
-    attention = "flash_attention_2" if use_flash_attn else kwargs.pop("attn_implementation", None)
-    source = folder
-    if (folder / PROJECTOR_NAME).is_file() and not (folder / "model.safetensors").is_file() and model_base:
+    attention: Any = "flash_attention_2" if use_flash_attn else kwargs.pop("attn_implementation", None)
+    ours = is_ours(folder)
+    if ours and (folder / PROJECTOR_NAME).is_file() and not has_weights(folder):
         raise UsageError(f"{folder} holds only a projector; train with it by --pretrain_mm_mlp_adapter.")
-    model = load_checkpoint(source, model_base=model_base, dtype=dtype, attn_implementation=attention)
+    if ours and (folder / ADAPTER_CONFIG_NAME).is_file():
+        model = load_adapter(folder, model_base=model_base, dtype=dtype, attn_implementation=attention)
+        text_folder = picture_folder = folder
+    else:
+        contents = read_contents(folder, model_base)
+        text_folder, picture_folder = contents.text_folder, contents.picture_folder
+        model = build(contents, dtype=dtype, attn_implementation=attention)
+        if contents.adapter is not None:
+            model = merge(wrap(model, contents.adapter, source=folder))
     model.to(target).eval()
-    context = int(
-        config.get("max_sequence_length") or config.get("tokenizer_model_max_length") or DEFAULT_CONTEXT
+    config = model.config
+    context = getattr(config, "max_sequence_length", None) or config.tokenizer_model_max_length
+    tokenizer = load_tokenizer(text_folder)
+    add_image_tokens(
+        tokenizer,
+        patch=config.mm_use_im_patch_token,
+        start_end=config.mm_use_im_start_end,
+        num_rows=config.text_config.vocab_size,
     )
-    return load_tokenizer(folder), model, load_image_processor(folder), context
+    return tokenizer, model, load_image_processor(picture_folder), int(context)

@@ -6,11 +6,12 @@ one holds the adapter (projector included, as PEFT's modules_to_save) and names 
 import hashlib
 import json
 import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -24,35 +25,85 @@ ADAPTER_CONFIG_NAME = "adapter_config.json"
 ADAPTER_WEIGHTS_NAME = "adapter_model.safetensors"
 PROJECTOR_NAME = "mm_projector.bin"
 BASE_NAME = "base_model.json"
+NON_LORA_NAME = "non_lora_trainables.bin"
+WEIGHT_FILES = (
+    (WEIGHTS_NAME, INDEX_NAME),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
+"""Names of a whole model's weights and of the index over their shards, in the order they are looked for."""
+SMALL_WEIGHTS = (ADAPTER_WEIGHTS_NAME, "adapter_model.bin", NON_LORA_NAME, PROJECTOR_NAME)
+STORED_CONSTANTS = ("rotary_emb.inv_freq", "embeddings.position_ids")
+"""Ends of names of buffers that older versions of transformers saved; they follow from the configuration."""
 HASH_CHUNK = 1 << 22
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder, one or the shards its index names; `UsageError` when there are
-    none.
+    """The weight files of a folder, safetensors before `.bin`, one or the shards that an index names.
+
+    Raises `UsageError` when there are none, or when a shard is missing.
     """
-    if (folder / WEIGHTS_NAME).is_file():
-        return [folder / WEIGHTS_NAME]
-    if (folder / INDEX_NAME).is_file():
-        index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
-        return [folder / name for name in sorted(set(index["weight_map"].values()))]
-    raise UsageError(f"{folder} holds neither {WEIGHTS_NAME} nor {INDEX_NAME}; is it a checkpoint folder?")
+    for whole, index in WEIGHT_FILES:
+        if (folder / whole).is_file():
+            return [folder / whole]
+        if (folder / index).is_file():
+            shards = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values()
+            files = [folder / name for name in sorted(set(shards))]
+            missing = [file.name for file in files if not file.is_file()]
+            if missing:
+                raise UsageError(f"{folder / index} names files that are not there: {', '.join(missing)}.")
+            return files
+    names = ", ".join(name for pair in WEIGHT_FILES for name in pair)
+    raise UsageError(f"{folder} holds no weights (none of {names}); is it a checkpoint folder?")
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder holds the weights of a whole model."""
+    return any((folder / name).is_file() for pair in WEIGHT_FILES for name in pair)
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors or `.bin` file, on the CPU; no pickled code is run."""
+    if not file.is_file():
+        raise UsageError(f"{file.parent} has no {file.name}; the checkpoint is not complete.")
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise UsageError(f"{file} holds no tensors that can be read safely: {first_line}") from None
+
+
+def rename(tensors: Mapping[str, Tensor], table: KeyTable, *, source: Path) -> dict[str, Tensor]:
+    """Tensors by their names in memory, without constants that older versions stored; `UsageError` names an
+    unknown one.
+    """
+    renamed = {}
+    for key, tensor in tensors.items():
+        if key.endswith(STORED_CONSTANTS):
+            continue
+        try:
+            renamed[table.to_memory(key)] = tensor
+        except KeyError:
+            raise UsageError(
+                f"{source} holds an unknown tensor {key!r}; it is no checkpoint of this layout."
+            ) from None
+    return renamed
+
+
+def read_files(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a full checkpoint by their names on disk."""
+    tensors = {}
+    for file in weight_files(folder):
+        tensors |= read_tensors(file)
+    return tensors
 
 
 def read_weights(folder: Path, table: KeyTable = OURS) -> dict[str, Tensor]:
     """All tensors of a full checkpoint by their names in memory; `UsageError` on a name the layout does not
     know.
     """
-    weights = {}
-    for file in weight_files(folder):
-        for key, tensor in load_file(file).items():
-            try:
-                weights[table.to_memory(key)] = tensor
-            except KeyError:
-                raise UsageError(
-                    f"{file} holds an unknown tensor {key!r}; it is no checkpoint of this layout."
-                ) from None
-    return weights
+    return rename(read_files(folder), table, source=folder)
 
 
 def write_weights(state: Mapping[str, Tensor], folder: Path, *, tied: bool) -> None:
@@ -68,14 +119,21 @@ def write_weights(state: Mapping[str, Tensor], folder: Path, *, tied: bool) -> N
     save_torch_state_dict(kept, folder, max_shard_size="5GB", safe_serialization=True)
 
 
-def load_strictly(model: nn.Module, weights: dict[str, Tensor], *, tied: bool, source: Path) -> None:
-    """Copy tensors into a model; a missing or unexpected name is a `UsageError`, nothing stays at random."""
-    if tied:
-        weights = {key: value for key, value in weights.items() if key != "lm_head.weight"}
-    wanted = {
-        key: value for key, value in model.state_dict().items() if not (tied and key == "lm_head.weight")
-    }
-    problem = differences(weights, wanted)
+def load_strictly(
+    model: nn.Module, weights: dict[str, Tensor], *, tied: bool, source: Path, table: KeyTable = OURS
+) -> None:
+    """Copy tensors into a model; a missing, unexpected or wrongly shaped one is a `UsageError` with its name
+    on disk. Nothing stays at random.
+    """
+
+    def without_tied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {key: value for key, value in tensors.items() if not (tied and key == "lm_head.weight")}
+
+    weights, wanted = without_tied(weights), without_tied(model.state_dict())
+    problem = differences(
+        {table.to_disk(key): value for key, value in weights.items()},
+        {table.to_disk(key): value for key, value in wanted.items()},
+    )
     if problem:
         raise UsageError(
             f"the tensors in {source} do not fit the model its config.json describes: {problem}."
@@ -94,10 +152,9 @@ def write_config(config: LlavaConfig, folder: Path) -> None:
 
 
 def weights_hash(folder: Path) -> str:
-    """SHA-256 over the weight files of a checkpoint (full or adapter), in the order of their names."""
-    files = (
-        [folder / ADAPTER_WEIGHTS_NAME] if (folder / ADAPTER_WEIGHTS_NAME).is_file() else weight_files(folder)
-    )
+    """SHA-256 over the weight files of a checkpoint (full, adapter or projector), in a fixed order."""
+    small = [folder / name for name in SMALL_WEIGHTS if (folder / name).is_file()]
+    files = weight_files(folder) if has_weights(folder) or not small else small
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
@@ -168,18 +225,8 @@ def read_projector(file: Path) -> dict[str, Tensor]:
         raise UsageError(
             f"the projector file {file} does not exist; --pretrain_mm_mlp_adapter names a mm_projector.bin."
         )
-    state = (
-        load_file(file)
-        if file.suffix == ".safetensors"
-        else torch.load(file, map_location="cpu", weights_only=True)
-    )
+    state = read_tensors(file)
     found = {key.split("mm_projector.")[-1]: value for key, value in state.items() if "mm_projector." in key}
     if not found:
         raise UsageError(f"{file} holds no tensors named mm_projector.*, but {', '.join(list(state)[:5])}.")
     return {projector_key(key): value for key, value in found.items()}
-
-
-def stored_dtype(folder: Path) -> torch.dtype:
-    """The floating-point type of a full checkpoint's first tensor."""
-    with safe_open(weight_files(folder)[0], "pt") as file:
-        return file.get_tensor(next(iter(file.keys()))).dtype

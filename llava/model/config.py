@@ -36,6 +36,10 @@ class LlavaConfig(PretrainedConfig):
         self.image_aspect_ratio = kwargs.pop("image_aspect_ratio", "pad")
         self.conv_template = kwargs.pop("conv_template", "v1")
         self.tokenizer_model_max_length = kwargs.pop("tokenizer_model_max_length", 2048)
+        self.mm_vision_tower = kwargs.pop("mm_vision_tower", None)
+        self.mm_use_im_start_end = kwargs.pop("mm_use_im_start_end", False)
+        self.mm_use_im_patch_token = kwargs.pop("mm_use_im_patch_token", False)
+        self.tokenizer_padding_side = kwargs.pop("tokenizer_padding_side", "right")
         kwargs.setdefault("tie_word_embeddings", bool(self.text_config.tie_word_embeddings))
         if self.mm_vision_select_feature not in SELECT_FEATURES:
             raise UsageError(

@@ -6,6 +6,10 @@ Ours is the layout of the llava-hf checkpoints, which transformers, vLLM and the
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from torch import Tensor
+
+from llava.model.projector import projector_depth
+
 
 @dataclass(frozen=True)
 class KeyTable:
@@ -39,6 +43,68 @@ OURS = KeyTable(
     )
 )
 
+HF_FLAT_TOWER = KeyTable(
+    (
+        ("model.language_model.", "language_model.model."),
+        ("lm_head.", "language_model.lm_head."),
+        ("model.vision_tower.", "vision_tower."),
+        ("model.multi_modal_projector.", "multi_modal_projector."),
+    )
+)
+"""transformers, of a model that was built from a configuration or from parts."""
+
+HF_NESTED = KeyTable(
+    (
+        ("model.language_model.", "model.language_model."),
+        ("lm_head.", "lm_head."),
+        ("model.vision_tower.", "model.vision_tower.vision_model."),
+        ("model.multi_modal_projector.", "model.multi_modal_projector."),
+    )
+)
+"""transformers from 4.52 on."""
+
+HF_NESTED_FLAT_TOWER = KeyTable(
+    (
+        ("model.language_model.", "model.language_model."),
+        ("lm_head.", "lm_head."),
+        ("model.vision_tower.", "model.vision_tower."),
+        ("model.multi_modal_projector.", "model.multi_modal_projector."),
+    )
+)
+"""transformers 5, with the names that the modules have in memory."""
+
+PLAIN_LANGUAGE_MODEL = KeyTable((("model.language_model.", "model."), ("lm_head.", "lm_head.")))
+"""A causal language model of transformers by itself."""
+
+
+def hf_table(keys: Iterable[str]) -> KeyTable:
+    """Which of transformers' layouts names these tensors: it depends on how the model came to be."""
+    keys = tuple(keys)
+    nested = any(key.startswith("model.language_model.") for key in keys)
+    prefix = "model.vision_tower." if nested else "vision_tower."
+    if any(key.startswith(f"{prefix}vision_model.") for key in keys):
+        return HF_NESTED if nested else OURS
+    return HF_NESTED_FLAT_TOWER if nested else HF_FLAT_TOWER
+
+
+def original_table(projector_type: str) -> KeyTable:
+    """The original LLaVA's layout; the projector's layers are numbered with their activations, from 0."""
+    ours, theirs = "model.multi_modal_projector.", "model.mm_projector."
+    projector = [
+        (f"{ours}linear_{layer}.", f"{theirs}{2 * (layer - 1)}.")
+        for layer in range(1, projector_depth(projector_type) + 1)
+    ]
+    if projector_type == "linear":
+        projector = [(f"{ours}linear_1.", theirs)]
+    return KeyTable(
+        (
+            *projector,
+            ("model.vision_tower.", "model.vision_tower.vision_tower.vision_model."),
+            ("model.language_model.", "model."),
+            ("lm_head.", "lm_head."),
+        )
+    )
+
 
 def original_projector_key(key: str) -> str:
     """`linear_2.weight` to the original LLaVA's `2.weight` (layers and activations are counted from 0)."""
@@ -56,13 +122,22 @@ def projector_key(original: str) -> str:
     return f"linear_{int(number) // 2 + 1}.{kind}"
 
 
-def differences(found: Mapping[str, object], wanted: Mapping[str, object]) -> str:
-    """One sentence on missing and unexpected keys, empty when there are none (five names of each)."""
+def differences(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """One sentence on missing, unexpected and wrongly shaped tensors, empty when there are none (five of
+    each).
+    """
+    shapes = [
+        f"{key} is {tuple(found[key].shape)} instead of {tuple(wanted[key].shape)}"
+        for key in sorted(set(wanted) & set(found))
+        if found[key].shape != wanted[key].shape
+    ]
     parts = []
-    for title, keys in (
+    for title, entries in (
         ("missing", sorted(set(wanted) - set(found))),
         ("unexpected", sorted(set(found) - set(wanted))),
+        ("of a wrong shape", shapes),
     ):
-        if keys:
-            parts.append(f"{len(keys)} {title} ({', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''})")
+        if entries:
+            more = ", ..." if len(entries) > 5 else ""
+            parts.append(f"{len(entries)} {title} ({', '.join(entries[:5])}{more})")
     return " and ".join(parts)

@@ -5,18 +5,25 @@ Targets are matched by their full path: the vision tower has layers of the same 
 untouched.
 """
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from llava.errors import UsageError
+from llava.model.contents import Adapter
+from llava.model.key_names import differences
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
+    from llava.model.llava import LlavaForCausalLM
+
 PROJECTOR = "multi_modal_projector"
 LANGUAGE_MODEL = "model.language_model."
+KEPT_SETTINGS = ("r", "lora_alpha", "lora_dropout", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora")
 BIAS_CHOICES = ("none", "all", "lora_only")
 
 
@@ -67,3 +74,44 @@ def add_lora(model: nn.Module, settings: LoraSettings) -> "PeftModel":
         if "vision_tower" in name:  # lora_bias "all" would train the tower's biases too
             parameter.requires_grad_(False)
     return wrapped
+
+
+def wrap(model: nn.Module, adapter: Adapter, *, source: Path) -> "PeftModel":
+    """Wrap a model with an adapter that was trained elsewhere: exactly the layers that it has tensors for.
+
+    Raises `UsageError` with the name of a tensor that is missing, unexpected or of a wrong shape.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    layers = {re.split(r"\.lora_", key)[0] for key in adapter.weights}
+    strangers = layers - {name for name, _ in model.named_modules()}
+    if strangers:
+        raise UsageError(
+            f"{source} holds an adapter for {', '.join(sorted(strangers)[:5])}; no such layer here."
+        )
+    settings = {key: adapter.settings[key] for key in KEPT_SETTINGS if key in adapter.settings}
+    pattern = "|".join(re.escape(name) for name in sorted(layers))
+    wrapped = get_peft_model(
+        model, LoraConfig(target_modules=f"({pattern})", task_type="CAUSAL_LM", **settings)
+    )
+    places = adapter_places(wrapped)
+    problem = differences(adapter.weights, places)
+    if problem:
+        raise UsageError(f"the adapter in {source} does not fit its settings: {problem}.")
+    for key, place in places.items():
+        place.data.copy_(adapter.weights[key])
+    return wrapped
+
+
+def adapter_places(wrapped: nn.Module) -> dict[str, Tensor]:
+    """The adapter's parameters by our names without PEFT's wrapping: `...q_proj.lora_A.weight`."""
+    return {
+        name.removeprefix("base_model.model.").replace(".default", ""): parameter
+        for name, parameter in wrapped.named_parameters()
+        if ".lora_" in name
+    }
+
+
+def merge(wrapped: "PeftModel") -> "LlavaForCausalLM":
+    """The model with the adapter added to its weights."""
+    return cast("LlavaForCausalLM", wrapped.merge_and_unload())

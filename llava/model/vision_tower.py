@@ -1,9 +1,14 @@
 """Pictures to patch features: Hugging Face's CLIP (or SigLIP) vision model, read at one hidden layer."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, CLIPVisionConfig, PretrainedConfig
+from transformers.models.clip import CLIPVisionModel
+
+from llava.errors import UsageError
 
 
 def select_patches(hidden_states: Sequence[Tensor], layer: int, *, feature: str) -> Tensor:
@@ -19,3 +24,32 @@ def encode_pictures(vision_tower: nn.Module, pixel_values: Tensor, *, layer: int
     with torch.set_grad_enabled(trained):
         outputs = vision_tower(pixel_values.to(dtype), output_hidden_states=True, return_dict=True)
     return select_patches(outputs.hidden_states, layer, feature=feature)
+
+
+def read_vision_config(folder: Path) -> PretrainedConfig:
+    """The vision half of a vision model's configuration (a CLIP with a text half has both)."""
+    try:
+        config = AutoConfig.from_pretrained(str(folder))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"the vision tower {folder} could not be opened: {error}") from None
+    if config.model_type == "clip":
+        return CLIPVisionConfig.from_pretrained(str(folder))
+    return getattr(config, "vision_config", config)
+
+
+def load_vision_tower(folder: Path, *, dtype: torch.dtype | str) -> nn.Module:
+    """A vision model of transformers (CLIP, or the vision half of another) from its folder or hub id.
+
+    `dtype` "auto" keeps what is stored. Raises `UsageError` when it cannot be opened or lacks weights.
+    """
+    try:
+        kind = AutoConfig.from_pretrained(str(folder)).model_type
+        chosen = CLIPVisionModel if kind in ("clip", "clip_vision_model") else AutoModel
+        model, report = chosen.from_pretrained(str(folder), dtype=dtype, output_loading_info=True)
+    except OSError as error:
+        raise UsageError(f"the vision tower {folder} could not be opened: {error}") from None
+    if report["missing_keys"]:
+        raise UsageError(
+            f"the vision tower {folder} lacks weights: {', '.join(sorted(report['missing_keys']))}."
+        )
+    return model if chosen is CLIPVisionModel else getattr(model, "vision_model", model)

@@ -16,7 +16,7 @@ from transformers.trainer_pt_utils import get_model_param_count
 
 from llava.conversation import TEMPLATES
 from llava.errors import UsageError
-from llava.model.builder import Parts, assemble, is_llava, load_full, load_projector
+from llava.model.builder import Parts, assemble, build, is_llava, load_projector, read_contents
 from llava.model.checkpoint import ADAPTER_CONFIG_NAME
 from llava.model.llava import LlavaForCausalLM
 from llava.model.lora import LoraSettings, add_lora
@@ -140,10 +140,16 @@ def build_for_training(
         )
     dtype = torch.bfloat16 if training_args.bf16 and training_args.deepspeed else torch.float32
     if is_llava(folder):
-        model = load_full(folder, dtype=dtype)
+        contents = read_contents(folder)
+        if contents.config.mm_use_im_start_end:
+            raise UsageError(
+                f"{folder} was tuned with tokens around pictures (mm_use_im_start_end); training does not "
+                "write them yet, so go on from another checkpoint."
+            )
+        model = build(contents, dtype=dtype)
         if model_args.pretrain_mm_mlp_adapter:
             load_projector(model, Path(model_args.pretrain_mm_mlp_adapter))
-        tower_folder = folder
+        tower_folder = contents.picture_folder
     else:
         if not model_args.vision_tower:
             raise UsageError(

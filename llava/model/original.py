@@ -1,0 +1,199 @@
+"""Read checkpoints of the original LLaVA: full, LoRA with its other trained tensors, or the projector alone.
+
+Their config.json holds the language model's options at its top level, and the vision tower by name.
+"""
+
+import logging
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig
+
+from llava.errors import UsageError
+from llava.images import ASPECT_RATIOS
+from llava.model.checkpoint import (
+    ADAPTER_CONFIG_NAME,
+    NON_LORA_NAME,
+    PROJECTOR_NAME,
+    has_weights,
+    read_files,
+    read_tensors,
+    read_weights,
+    rename,
+)
+from llava.model.config import LlavaConfig
+from llava.model.contents import Adapter, Contents, read_config, read_json
+from llava.model.key_names import PLAIN_LANGUAGE_MODEL, KeyTable, hf_table, original_table
+from llava.model.locations import find_folder
+from llava.model.vision_tower import load_vision_tower, read_vision_config
+
+logger = logging.getLogger(__name__)
+
+TEXT_TYPES = {"llava_llama": "llama", "llava": "llama", "llava_mistral": "mistral"}
+"""model_type of the original's configurations, and of the language model inside."""
+VISION_TYPE = "clip_vision_model"
+CONV_TEMPLATES = {"llama": "v1", "mistral": "mistral_instruct"}
+NOT_KEPT = ("architectures", "_name_or_path", "transformers_version", "model_type", "torch_dtype", "dtype")
+OLD_TEXT_NAMES = ("rope_theta", "rope_scaling")
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+WRAPPED = "base_model.model."
+"""What PEFT writes before the names of a model's tensors."""
+TOWER = "model.vision_tower."
+
+
+def is_original(config: dict) -> bool:
+    """Whether a config.json is one of the original's (transformers' own LLaVA has a text_config)."""
+    return config.get("model_type") in TEXT_TYPES and "text_config" not in config
+
+
+def read_original(folder: Path, config: dict, model_base: str | None) -> Contents:
+    """The contents of an original checkpoint; which of the three kinds it is, its files say."""
+    if (folder / ADAPTER_CONFIG_NAME).is_file():
+        return read_lora(folder, config, model_base)
+    if has_weights(folder):
+        return read_full(folder, config)
+    if (folder / PROJECTOR_NAME).is_file():
+        return read_projector_stage(folder, config, model_base)
+    raise UsageError(
+        f"{folder} has a config.json, but neither weights, nor {ADAPTER_CONFIG_NAME} (LoRA), "
+        f"nor {PROJECTOR_NAME} (projector only)."
+    )
+
+
+def refuse_unsupported(folder: Path, config: dict) -> None:
+    """`UsageError` that names an option which would change the model and is not supported."""
+    allowed = {
+        "image_aspect_ratio": (*ASPECT_RATIOS, None),
+        "mm_patch_merge_type": ("flat", None),
+        "s2": (False, None),
+    }
+    for name, values in allowed.items():
+        if config.get(name) not in values:
+            known = ", ".join(repr(value) for value in values if value is not None)
+            raise UsageError(f"{folder}: {name} is {config[name]!r}, which is not supported; known: {known}.")
+    if not isinstance(config.get("mm_vision_tower"), str):
+        raise UsageError(f"{folder}: mm_vision_tower in config.json does not name a vision tower.")
+
+
+def original_config(folder: Path, config: dict, tower_folder: Path) -> LlavaConfig:
+    """The original's flat configuration as ours; its own names stay attributes.
+
+    Raises `UsageError` for an option that is not supported.
+    """
+    refuse_unsupported(folder, config)
+    text_type = TEXT_TYPES[config["model_type"]]
+    text_names = {*AutoConfig.for_model(text_type).to_dict(), *OLD_TEXT_NAMES} - {*NOT_KEPT}
+    text = {key: value for key, value in config.items() if key in text_names}
+    special = ("bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings")
+    rest = {
+        key: value
+        for key, value in config.items()
+        if (key not in text_names or key in special) and key not in NOT_KEPT and value is not None
+    }
+    defaults = {
+        "mm_projector_type": "linear",
+        "image_aspect_ratio": "square",
+        "conv_template": CONV_TEMPLATES[text_type],
+    }
+    return LlavaConfig(
+        text_config=AutoConfig.for_model(text_type, **text),
+        vision_config=read_vision_config(tower_folder),
+        **(defaults | rest),
+    )
+
+
+def tower_of(folder: Path, config: dict) -> Path:
+    """The folder of the vision tower that a configuration names; `UsageError` when it is no CLIP."""
+    refuse_unsupported(folder, config)
+    tower_folder = find_folder(config["mm_vision_tower"], beside=folder)
+    kind = read_vision_config(tower_folder).model_type
+    if kind != VISION_TYPE:
+        raise UsageError(f"{folder}: mm_vision_tower names a {kind!r} model; supported is {VISION_TYPE!r}.")
+    return tower_folder
+
+
+def choose_tower(weights: dict[str, Tensor], tower_folder: Path) -> dict[str, Tensor]:
+    """Weights with the right vision tower: by facts, the one inside or the one that the configuration names.
+
+    The original always takes the named one. What is inside is most often that one, rounded on saving: then
+    the named one is taken here too. Where they differ by more, the tower was tuned, and stays.
+    """
+    inside = {key: value for key, value in weights.items() if key.startswith(TOWER)}
+    if inside and not has_weights(tower_folder):
+        return weights
+    named = load_vision_tower(tower_folder, dtype="auto").state_dict()
+    named = {f"{TOWER}{key}": value for key, value in named.items()}
+    if not inside:
+        return weights | named
+    rounded = inside.keys() == named.keys() and all(
+        value.shape == named[key].shape and torch.equal(value, named[key].to(value.dtype))
+        for key, value in inside.items()
+    )
+    if rounded:
+        return weights | named
+    logger.info("The checkpoint holds a vision tower of its own; %s is not used.", tower_folder)
+    return weights
+
+
+def read_full(folder: Path, config: dict) -> Contents:
+    """All weights in the folder; the vision tower there, or where the configuration says."""
+    tower_folder = tower_of(folder, config)
+    ours = original_config(folder, config, tower_folder)
+    table = original_table(ours.mm_projector_type)
+    weights = choose_tower(read_weights(folder, table), tower_folder)
+    return Contents(folder, ours, weights, table, folder, tower_folder)
+
+
+def base_weights(base: Path) -> dict[str, Tensor]:
+    """Tensors of an adapter's base by our names: a plain language model, or a LLaVA of any layout."""
+    config = read_config(base)
+    tensors = read_files(base)
+    if is_original(config):
+        table = original_table(config.get("mm_projector_type", "linear"))
+    elif "text_config" in config:
+        table = hf_table(tensors)
+    else:
+        table = PLAIN_LANGUAGE_MODEL
+    return rename(tensors, table, source=base)
+
+
+def unwrapped(tensors: dict[str, Tensor], table: KeyTable, file: Path) -> dict[str, Tensor]:
+    """Tensors of a PEFT-wrapped original model by our names."""
+    return rename({key.removeprefix(WRAPPED): value for key, value in tensors.items()}, table, source=file)
+
+
+def read_lora(folder: Path, config: dict, model_base: str | None) -> Contents:
+    """A base, the tensors that were trained whole, and the adapter; the tokenizer is the base's."""
+    settings = read_json(folder, ADAPTER_CONFIG_NAME)
+    name = model_base or settings.get("base_model_name_or_path")
+    if not name:
+        raise UsageError(f"{folder} is an adapter that names no base model; name it with --model-base.")
+    if settings.get("peft_type") != "LORA":
+        raise UsageError(f"{folder}: peft_type is {settings.get('peft_type')!r}; only LORA is supported.")
+    base = find_folder(name, beside=folder)
+    tower_folder = tower_of(folder, config)
+    ours = original_config(folder, config, tower_folder)
+    table = original_table(ours.mm_projector_type)
+    trained = unwrapped(read_tensors(folder / NON_LORA_NAME), table, folder / NON_LORA_NAME)
+    file = next(
+        (folder / name for name in ADAPTER_FILES if (folder / name).is_file()), folder / ADAPTER_FILES[0]
+    )
+    adapter = Adapter(settings, unwrapped(read_tensors(file), table, file))
+    weights = choose_tower(base_weights(base) | trained, tower_folder)
+    return Contents(folder, ours, weights, table, base, tower_folder, adapter)
+
+
+def read_projector_stage(folder: Path, config: dict, model_base: str | None) -> Contents:
+    """A projector with the plain language model that `model_base` names; the tokenizer is the base's."""
+    if not model_base:
+        raise UsageError(
+            f"{folder} holds only a projector ({PROJECTOR_NAME}); name its language model with --model-base."
+        )
+    base = find_folder(model_base, beside=folder)
+    tower_folder = tower_of(folder, config)
+    ours = original_config(folder, config, tower_folder)
+    table = original_table(ours.mm_projector_type)
+    file = folder / PROJECTOR_NAME
+    weights = choose_tower(base_weights(base) | unwrapped(read_tensors(file), table, file), tower_folder)
+    return Contents(folder, ours, weights, table, base, tower_folder)
