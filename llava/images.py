@@ -1,5 +1,11 @@
-"""Picture files to pixels, as LLaVA does it: opened with care, padded to a square or cropped, scaled and
-normalised.
+"""Picture files to pixels, as LLaVA does it: opened with care, padded, cropped or cut into tiles, normalised.
+
+What PNG, JPEG and the other formats hold becomes RGB at the door by Pillow's `convert`, as the original does in
+training: grey and 1-bit pictures get three equal channels, a palette its colours. Transparency is dropped, not
+laid on a background: the colours below it show, as they did when LLaVA was trained. A rotation noted in EXIF is
+not applied, for the same reason; turn such pictures beforehand. The ScienceQA and MMBench drivers of the original
+skip the conversion: there a padded palette gets a border of the wrong colour, and padded grey is an error. Pillow
+does all of it; torchvision is not needed.
 """
 
 from collections.abc import Sequence
@@ -9,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from llava.anyres import divide_to_patches, read_pinpoints, resize_and_pad_image, select_best_resolution
 from llava.errors import UsageError
 
 if TYPE_CHECKING:
@@ -141,15 +148,41 @@ def normalise(image: Image.Image, image_processor: Any) -> "Tensor":
     return prepare(image, return_tensors="pt", input_data_format="channels_last")["pixel_values"][0]
 
 
-def process_images(images: Sequence[Image.Image], image_processor: Any, model_cfg: Any) -> object:
-    """The original's function: pictures to one tensor (I, 3, H, W) by the model's image_aspect_ratio."""
+def process_anyres_image(image: Image.Image, processor: Any, grid_pinpoints: Any) -> "Tensor":
+    """A picture to (1 + tiles, 3, H, W): all of it squeezed into one tile, then its tiles row by row.
+
+    The grid is the best of `grid_pinpoints` (sizes as a list, or that list as text).
+    """
+    import torch
+
+    image = image.convert("RGB")
+    side, whole_side = processor.crop_size["height"], processor.size["shortest_edge"]
+    best = select_best_resolution(image.size, read_pinpoints(grid_pinpoints))
+    whole = image.resize((whole_side, whole_side), Image.Resampling.BICUBIC)
+    tiles = [whole, *divide_to_patches(resize_and_pad_image(image, best), side)]
+    return torch.stack([process_image(tile, processor, image_aspect_ratio="square") for tile in tiles])
+
+
+def process_images(
+    images: Sequence[Image.Image], image_processor: Any, model_cfg: Any
+) -> "Tensor | list[Tensor]":
+    """The original's function: pictures to pixels by the model's image_aspect_ratio.
+
+    Pictures of equal shape come stacked, (I, 3, H, W) or under `anyres` (I, 1 + tiles, 3, H, W), others as a
+    list. Any setting but `pad` and `anyres`, or none at all, crops the middle.
+    """
     import torch
 
     ratio = getattr(model_cfg, "image_aspect_ratio", None)
     if ratio == "anyres":
-        raise UsageError("image_aspect_ratio 'anyres' (LLaVA-1.6) is not supported yet; use pad or square.")
-    ratio = "pad" if ratio == "pad" else "square"
-    return torch.stack([process_image(image, image_processor, image_aspect_ratio=ratio) for image in images])
+        pinpoints = getattr(model_cfg, "image_grid_pinpoints", None)
+        pixels = [process_anyres_image(image, image_processor, pinpoints) for image in images]
+    else:
+        ratio = "pad" if ratio == "pad" else "square"
+        pixels = [process_image(image, image_processor, image_aspect_ratio=ratio) for image in images]
+    if all(one.shape == pixels[0].shape for one in pixels):
+        return torch.stack(pixels)
+    return pixels
 
 
 assert not ImageFile.LOAD_TRUNCATED_IMAGES, "damaged pictures must be errors"
