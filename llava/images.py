@@ -1,11 +1,11 @@
 """Picture files to pixels, as LLaVA does it: opened with care, padded, cropped or cut into tiles, normalised.
 
-What PNG, JPEG and the other formats hold becomes RGB at the door by Pillow's `convert`, as the original does in
-training: grey and 1-bit pictures get three equal channels, a palette its colours. Transparency is dropped, not
-laid on a background: the colours below it show, as they did when LLaVA was trained. A rotation noted in EXIF is
-not applied, for the same reason; turn such pictures beforehand. The ScienceQA and MMBench drivers of the original
-skip the conversion: there a padded palette gets a border of the wrong colour, and padded grey is an error. Pillow
-does all of it; torchvision is not needed.
+What PNG, JPEG and the other formats hold becomes RGB at the door by Pillow's `convert`, as the original
+does in training: grey and 1-bit pictures get three equal channels, a palette its colours. Transparency is
+dropped, not laid on a background: the colours below it show, as they did when LLaVA was trained. A rotation
+noted in EXIF is not applied, for the same reason; turn such pictures beforehand. The ScienceQA and MMBench
+drivers of the original skip the conversion: there a padded palette gets a border of the wrong colour, and
+padded grey is an error. Pillow does all of it; torchvision is not needed.
 """
 
 from collections.abc import Sequence

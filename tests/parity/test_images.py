@@ -1,4 +1,4 @@
-"""`process_images` equals the original; pictures that it takes for channels equal what a correct call gives."""
+"""`process_images` equals the original; narrow pictures equal what a correct call gives."""
 
 import functools
 import hashlib
