@@ -46,7 +46,8 @@ def select_best_resolution(original_size: Size, possible_resolutions: Sequence[S
         kept = min(scaled_area(original_size, candidate), original_size[0] * original_size[1])
         return kept, kept - candidate[0] * candidate[1]
 
-    return max(possible_resolutions, key=worth)
+    width, height = max(possible_resolutions, key=worth)
+    return width, height
 
 
 def resize_and_pad_image(image: Image.Image, target_resolution: Size) -> Image.Image:

@@ -105,14 +105,14 @@ def load_image_processor(folder: str | Path) -> Any:
         raise UsageError(f"the image processor of {folder} could not be opened: {error}") from None
 
 
-def expand2square(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    """The picture in the middle of a square of one colour."""
-    width, height = image.size
+def expand2square(pil_img: Image.Image, background_color: tuple[int, int, int]) -> Image.Image:
+    """The picture in the middle of a square of one colour; a square itself is returned as it is."""
+    width, height = pil_img.size
     if width == height:
-        return image
+        return pil_img
     side = max(width, height)
-    square = Image.new(image.mode, (side, side), background)
-    square.paste(image, ((side - width) // 2, (side - height) // 2))
+    square = Image.new(pil_img.mode, (side, side), background_color)
+    square.paste(pil_img, ((side - width) // 2, (side - height) // 2))
     return square
 
 
