@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from llava.constants import IMAGE_TOKEN_INDEX
 from llava.conversation import TEMPLATES, training_template
 from llava.errors import UsageError
 from llava.processing import encode_sample, pictures_to_front
@@ -66,51 +67,55 @@ def wanted_texts(sample: dict, template: Template, tokenizer: PreTrainedTokenize
     return wanted
 
 
+def encode(sample: dict, result: dict, template: Template) -> tuple[list[int], list[int], bool]:
+    """Our ids and labels for a golden case, and whether nothing was cut off."""
+    has_image = sample["image"] or template.style is SeparatorStyle.PLAIN
+    max_length = None if has_image else result["model_max_length"]
+    encoded = encode_sample(
+        turns_of(sample),
+        template,
+        golden_tokenizer(result["tokenizer"]),
+        num_patches=1,
+        max_length=max_length,
+        has_image=has_image,
+        start_end=result["tokenizer"] == "imse",
+    )
+    return encoded.input_ids, encoded.labels, max_length is None or len(encoded.input_ids) < max_length
+
+
 def check(sample: dict, result: dict) -> str:
     """Compare one golden result; what came of it."""
     if result["tokenizer"].endswith("+chatml"):
         return OTHER_FILE
     template = training_template(result["version"])
-    tokenizer = golden_tokenizer(result["tokenizer"])
-    old = template.style is SeparatorStyle.SINGLE
-    has_image = sample["image"] or template.style is SeparatorStyle.PLAIN
-    max_length = None if has_image else result["model_max_length"]
-    start_end = result["tokenizer"] == "imse"
-
-    def encode() -> tuple[list[int], list[int]]:
-        encoded = encode_sample(
-            turns_of(sample),
-            template,
-            tokenizer,
-            num_patches=1,
-            max_length=max_length,
-            has_image=has_image,
-            start_end=start_end,
-        )
-        return encoded.input_ids, encoded.labels
-
     roles = [role for role, _ in turns_of(sample)]
     if roles != [("human", "gpt")[number % 2] for number in range(len(roles))]:
         with pytest.raises(UsageError, match="alternate"):
-            encode()
+            encode(sample, result, template)
         return REFUSED
     if template.style is SeparatorStyle.PLAIN and len(roles) != 2:
         with pytest.raises(UsageError, match="one question and one caption"):
-            encode()
+            encode(sample, result, template)
         return NO_CAPTION
-    ids, labels = encode()
+    return compare(sample, result, template)
+
+
+def compare(sample: dict, result: dict, template: Template) -> str:
+    """Ids and labels of a case that ours encodes."""
+    ids, labels, whole = encode(sample, result, template)
+    old = template.style is SeparatorStyle.SINGLE
     if old and sample["conversations"][0]["from"] == "gpt":
         assert ids != result["input_ids"]
         return DROPPED
-    wanted = wanted_texts(sample, template, tokenizer)
-    whole = max_length is None or len(ids) < max_length
+    tokenizer = golden_tokenizer(result["tokenizer"])
+    learned, wanted = learned_texts(ids, labels, tokenizer), wanted_texts(sample, template, tokenizer)
     if "error" in result:
         assert sample["case"] == "whitespace/empty_question"
-        assert learned_texts(ids, labels, tokenizer) == wanted
+        assert learned == wanted
         return NO_QUESTION
     assert ids == result["input_ids"]
     if result["case"] == "plain/caption_with_token":
-        assert all(label != -200 for label in labels)
+        assert all(label != IMAGE_TOKEN_INDEX for label in labels)
         return CAPTION_WITH_MARK
     if not old and not result.get("warning"):
         assert spans_of(labels) == result["supervised_spans"]
@@ -118,7 +123,6 @@ def check(sample: dict, result: dict) -> str:
     if not wanted:
         assert not spans_of(labels)
         return TURNED_INTO_NOTHING
-    learned = learned_texts(ids, labels, tokenizer)
     if whole:
         assert learned == wanted
     else:

@@ -110,3 +110,9 @@ def test_no_new_ids_and_no_keywords_stop_nothing() -> None:
 def test_an_empty_keyword_is_refused() -> None:
     with pytest.raises(UsageError, match="hold an empty text; leave it out"):
         KeywordsStoppingCriteria(["a", ""], TOKENIZER, torch.tensor([[1]]))
+
+
+def test_placeholders_among_the_ids_are_no_text() -> None:
+    criteria = KeywordsStoppingCriteria(["###"], TOKENIZER, torch.tensor([[1, IMAGE_TOKEN_INDEX]]))
+    expanded = [1, IMAGE_TOKEN_INDEX, IMAGE_TOKEN_INDEX, 638]
+    assert criteria(torch.tensor([expanded[1:]]), None).tolist() == [False]
