@@ -6,11 +6,13 @@ from io import BytesIO
 from PIL import Image
 
 from llava.errors import UsageError
-from llava.images import expand2square
+from llava.images import expand2square, to_rgb
 
 CLIP_MEAN = (122, 116, 104)
 """CLIP's mean colour as bytes, cut to whole numbers."""
 RESIZED = (336, 336)
+WRITABLE = {"JPEG": ("RGB", "L"), "PNG": ("RGB", "RGBA", "L", "LA", "P", "1")}
+"""Modes of Pillow that a file of a format can hold."""
 MODES = ("Pad", "Default", "Crop", "Resize")
 
 
@@ -23,7 +25,7 @@ def fit_for_chat(image: Image.Image, mode: str, *, max_len: int = 1344, min_len:
     if mode not in MODES:
         raise UsageError(f"image_process_mode is {mode!r}; known: {', '.join(MODES)}.")
     if mode == "Pad":
-        image = expand2square(image.convert("RGB"), CLIP_MEAN)
+        image = expand2square(to_rgb(image), CLIP_MEAN)
     elif mode == "Resize":
         image = image.resize(RESIZED)
     longest, shortest = max(image.size), min(image.size)
@@ -36,9 +38,9 @@ def fit_for_chat(image: Image.Image, mode: str, *, max_len: int = 1344, min_len:
 
 
 def as_base64(image: Image.Image, image_format: str) -> str:
-    """A picture's file as base64 text; JPEG knows RGB and grey only, so other modes become RGB."""
-    if image_format == "JPEG" and image.mode not in ("RGB", "L"):
-        image = image.convert("RGB")
+    """A picture's file as base64 text; a mode that the format does not know becomes RGB."""
+    if image.mode not in WRITABLE.get(image_format, (image.mode,)):
+        image = to_rgb(image)
     buffer = BytesIO()
     image.save(buffer, format=image_format)
     return base64.b64encode(buffer.getvalue()).decode()

@@ -1,11 +1,12 @@
 """Picture files to pixels, as LLaVA does it: opened with care, padded, cropped or cut into tiles, normalised.
 
 What PNG, JPEG and the other formats hold becomes RGB at the door by Pillow's `convert`, as the original
-does in training: grey and 1-bit pictures get three equal channels, a palette its colours. Transparency is
-dropped, not laid on a background: the colours below it show, as they did when LLaVA was trained. A rotation
-noted in EXIF is not applied, for the same reason; turn such pictures beforehand. The ScienceQA and MMBench
-drivers of the original skip the conversion: there a padded palette gets a border of the wrong colour, and
-padded grey is an error. Pillow does all of it; torchvision is not needed.
+does in training: grey and 1-bit pictures get three equal channels, a palette its colours. (16-bit grey is
+scaled first, where the original makes it white.) Transparency is dropped, not laid on a background: the
+colours below it show, as they did when LLaVA was trained. A rotation noted in EXIF is not applied, for the
+same reason; turn such pictures beforehand. The ScienceQA and MMBench drivers of the original skip the
+conversion: there a padded palette gets a border of the wrong colour, and padded grey is an error. Pillow
+does all of it; torchvision is not needed.
 """
 
 from collections.abc import Sequence
@@ -49,7 +50,7 @@ def load_image(path: str | Path) -> Image.Image:
         with Image.open(path, formats=FORMATS) as image:
             check_size(path, image.size)
             image.load()
-            return image.convert("RGB")
+            return to_rgb(image)
     except FileNotFoundError:
         raise UsageError(
             f"the picture {path} does not exist; check the row's image field and the folder."
@@ -67,6 +68,13 @@ def load_image(path: str | Path) -> Image.Image:
         raise UsageError(
             f"the picture {path} ({size} bytes) is damaged: {error}; replace the file."
         ) from None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A picture as RGB; 16-bit grey is scaled to 8 bits (Pillow alone would cut it off at white)."""
+    if image.mode.startswith("I;16"):
+        image = image.point(lambda value: value * (1 / 256)).convert("L")
+    return image.convert("RGB")
 
 
 def check_size(path: str | Path, size: tuple[int, int]) -> None:
@@ -129,7 +137,7 @@ def process_image(image: Image.Image, image_processor: Any, *, image_aspect_rati
     if image_aspect_ratio not in ASPECT_RATIOS:
         raise UsageError(f"image_aspect_ratio is {image_aspect_ratio!r}; known: {', '.join(ASPECT_RATIOS)}.")
     if image_aspect_ratio == "pad":
-        image = expand2square(image.convert("RGB"), mean_colour(image_processor))
+        image = expand2square(to_rgb(image), mean_colour(image_processor))
     side = image_processor.crop_size["height"]
     if (
         image.size == (side, side)
@@ -138,7 +146,7 @@ def process_image(image: Image.Image, image_processor: Any, *, image_aspect_rati
     ):
         return normalise(image, image_processor)
     # the channels are named: a picture 1 or 3 pixels wide would be taken for channels-first
-    pixels = image_processor(image.convert("RGB"), return_tensors="pt", input_data_format="channels_last")
+    pixels = image_processor(to_rgb(image), return_tensors="pt", input_data_format="channels_last")
     return pixels["pixel_values"][0]
 
 
@@ -155,7 +163,7 @@ def process_anyres_image(image: Image.Image, processor: Any, grid_pinpoints: Any
     """
     import torch
 
-    image = image.convert("RGB")
+    image = to_rgb(image)
     side, whole_side = processor.crop_size["height"], processor.size["shortest_edge"]
     best = select_best_resolution(image.size, read_pinpoints(grid_pinpoints))
     whole = image.resize((whole_side, whole_side), Image.Resampling.BICUBIC)

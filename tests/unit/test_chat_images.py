@@ -14,7 +14,7 @@ from llava.errors import UsageError
 WIDE = Image.new("RGB", (8, 4), "red")
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK"])
 @pytest.mark.parametrize("fit", ["Pad", "Default", "Crop", "Resize"])
 def test_every_mode_is_sent(mode: str, fit: str) -> None:
     fitted = fit_for_chat(WIDE.convert(mode), fit)
