@@ -1,5 +1,12 @@
-"""Picture files to pixels, as LLaVA does it: opened with care, padded to a square or cropped, scaled and
-normalised.
+"""Picture files to pixels, as LLaVA does it: opened with care, padded, cropped or cut into tiles, normalised.
+
+What PNG, JPEG and the other formats hold becomes RGB at the door by Pillow's `convert`, as the original
+does in training: grey and 1-bit pictures get three equal channels, a palette its colours. (16-bit grey is
+scaled first, where the original makes it white.) Transparency is dropped, not laid on a background: the
+colours below it show, as they did when LLaVA was trained. A rotation noted in EXIF is not applied, for the
+same reason; turn such pictures beforehand. The ScienceQA and MMBench drivers of the original skip the
+conversion: there a padded palette gets a border of the wrong colour, and padded grey is an error. Pillow
+does all of it; torchvision is not needed.
 """
 
 from collections.abc import Sequence
@@ -9,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from llava.anyres import divide_to_patches, read_pinpoints, resize_and_pad_image, select_best_resolution
 from llava.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +51,7 @@ def load_image(path: str | Path) -> Image.Image:
         with Image.open(path, formats=FORMATS) as image:
             check_size(path, image.size)
             image.load()
-            return image.convert("RGB")
+            return to_rgb(image)
     except FileNotFoundError:
         raise UsageError(
             f"the picture {path} does not exist; check the row's image field and the folder."
@@ -61,6 +69,13 @@ def load_image(path: str | Path) -> Image.Image:
         raise UsageError(
             f"the picture {path} ({size} bytes) is damaged: {error}; replace the file."
         ) from None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A picture as RGB; 16-bit grey is scaled to 8 bits (Pillow alone would cut it off at white)."""
+    if image.mode.startswith("I;16"):
+        image = image.point(lambda value: value * (1 / 256)).convert("L")
+    return image.convert("RGB")
 
 
 def check_size(path: str | Path, size: tuple[int, int]) -> None:
@@ -99,14 +114,14 @@ def load_image_processor(folder: str | Path) -> Any:
         raise UsageError(f"the image processor of {folder} could not be opened: {error}") from None
 
 
-def expand2square(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    """The picture in the middle of a square of one colour."""
-    width, height = image.size
+def expand2square(pil_img: Image.Image, background_color: tuple[int, int, int]) -> Image.Image:
+    """The picture in the middle of a square of one colour; a square itself is returned as it is."""
+    width, height = pil_img.size
     if width == height:
-        return image
+        return pil_img
     side = max(width, height)
-    square = Image.new(image.mode, (side, side), background)
-    square.paste(image, ((side - width) // 2, (side - height) // 2))
+    square = Image.new(pil_img.mode, (side, side), background_color)
+    square.paste(pil_img, ((side - width) // 2, (side - height) // 2))
     return square
 
 
@@ -123,7 +138,7 @@ def process_image(image: Image.Image, image_processor: Any, *, image_aspect_rati
     if image_aspect_ratio not in ASPECT_RATIOS:
         raise UsageError(f"image_aspect_ratio is {image_aspect_ratio!r}; known: {', '.join(ASPECT_RATIOS)}.")
     if image_aspect_ratio == "pad":
-        image = expand2square(image.convert("RGB"), mean_colour(image_processor))
+        image = expand2square(to_rgb(image), mean_colour(image_processor))
     side = image_processor.crop_size["height"]
     if (
         image.size == (side, side)
@@ -132,7 +147,7 @@ def process_image(image: Image.Image, image_processor: Any, *, image_aspect_rati
     ):
         return normalise(image, image_processor)
     # the channels are named: a picture 1 or 3 pixels wide would be taken for channels-first
-    pixels = image_processor(image.convert("RGB"), return_tensors="pt", input_data_format="channels_last")
+    pixels = image_processor(to_rgb(image), return_tensors="pt", input_data_format="channels_last")
     return pixels["pixel_values"][0]
 
 
@@ -142,15 +157,41 @@ def normalise(image: Image.Image, image_processor: Any) -> "Tensor":
     return prepare(image, return_tensors="pt", input_data_format="channels_last")["pixel_values"][0]
 
 
-def process_images(images: Sequence[Image.Image], image_processor: Any, model_cfg: Any) -> object:
-    """The original's function: pictures to one tensor (I, 3, H, W) by the model's image_aspect_ratio."""
+def process_anyres_image(image: Image.Image, processor: Any, grid_pinpoints: Any) -> "Tensor":
+    """A picture to (1 + tiles, 3, H, W): all of it squeezed into one tile, then its tiles row by row.
+
+    The grid is the best of `grid_pinpoints` (sizes as a list, or that list as text).
+    """
+    import torch
+
+    image = to_rgb(image)
+    side, whole_side = processor.crop_size["height"], processor.size["shortest_edge"]
+    best = select_best_resolution(image.size, read_pinpoints(grid_pinpoints))
+    whole = image.resize((whole_side, whole_side), Image.Resampling.BICUBIC)
+    tiles = [whole, *divide_to_patches(resize_and_pad_image(image, best), side)]
+    return torch.stack([process_image(tile, processor, image_aspect_ratio="square") for tile in tiles])
+
+
+def process_images(
+    images: Sequence[Image.Image], image_processor: Any, model_cfg: Any
+) -> "Tensor | list[Tensor]":
+    """The original's function: pictures to pixels by the model's image_aspect_ratio.
+
+    Pictures of equal shape come stacked, (I, 3, H, W) or under `anyres` (I, 1 + tiles, 3, H, W), others as a
+    list. Any setting but `pad` and `anyres`, or none at all, crops the middle.
+    """
     import torch
 
     ratio = getattr(model_cfg, "image_aspect_ratio", None)
     if ratio == "anyres":
-        raise UsageError("image_aspect_ratio 'anyres' (LLaVA-1.6) is not supported yet; use pad or square.")
-    ratio = "pad" if ratio == "pad" else "square"
-    return torch.stack([process_image(image, image_processor, image_aspect_ratio=ratio) for image in images])
+        pinpoints = getattr(model_cfg, "image_grid_pinpoints", None)
+        pixels = [process_anyres_image(image, image_processor, pinpoints) for image in images]
+    else:
+        ratio = "pad" if ratio == "pad" else "square"
+        pixels = [process_image(image, image_processor, image_aspect_ratio=ratio) for image in images]
+    if all(one.shape == pixels[0].shape for one in pixels):
+        return torch.stack(pixels)
+    return pixels
 
 
 assert not ImageFile.LOAD_TRUNCATED_IMAGES, "damaged pictures must be errors"

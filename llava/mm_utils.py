@@ -1,31 +1,29 @@
 """The names that other people's code imports from the original LLaVA; what they do lives elsewhere."""
 
-import base64
-from io import BytesIO
-from pathlib import PurePath
-
-from PIL import Image
-
-from llava.images import expand2square, process_images
+from llava.anyres import (
+    divide_to_patches,
+    get_anyres_image_grid_shape,
+    resize_and_pad_image,
+    select_best_resolution,
+    unpad_image,
+)
+from llava.chat_images import load_image_from_base64
+from llava.images import expand2square, process_anyres_image, process_images
 from llava.processing import tokenizer_image_token
+from llava.stopping import KeywordsStoppingCriteria
+from llava.utils import get_model_name_from_path
 
 __all__ = [
+    "KeywordsStoppingCriteria",
+    "divide_to_patches",
     "expand2square",
+    "get_anyres_image_grid_shape",
     "get_model_name_from_path",
     "load_image_from_base64",
+    "process_anyres_image",
     "process_images",
+    "resize_and_pad_image",
+    "select_best_resolution",
     "tokenizer_image_token",
+    "unpad_image",
 ]
-
-
-def get_model_name_from_path(model_path: str) -> str:
-    """The last part of a path, with the part before it when it is a step's checkpoint: run_checkpoint-100."""
-    path = PurePath(model_path.strip("/"))
-    if path.name.startswith("checkpoint-") and path.parent.name:
-        return f"{path.parent.name}_{path.name}"
-    return path.name
-
-
-def load_image_from_base64(image: str) -> Image.Image:
-    """A picture from base64 text."""
-    return Image.open(BytesIO(base64.b64decode(image)))

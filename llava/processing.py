@@ -18,9 +18,17 @@ from llava.constants import (
     IGNORE_INDEX,
     IMAGE_TOKEN_INDEX,
 )
-from llava.conversation import Rendered, SeparatorStyle, Template, Turn, render, render_caption
 from llava.errors import UsageError
 from llava.images import load_image, load_image_processor, process_image, process_images
+from llava.rendering import (
+    Rendered,
+    SeparatorStyle,
+    Template,
+    Turn,
+    render,
+    render_caption,
+    render_old_layout,
+)
 from llava.tokenizer import encode_with_offsets, starts_with_bos
 
 if TYPE_CHECKING:
@@ -53,14 +61,24 @@ class Encoded:
     num_images: int
 
 
-def pictures_to_front(text: str) -> str:
+def picture_mark(*, start_end: bool) -> str:
+    """How a picture is written: <image>, between its start and end tokens if the model was trained so."""
+    if start_end:
+        return DEFAULT_IM_START_TOKEN + DEFAULT_IMAGE_TOKEN + DEFAULT_IM_END_TOKEN
+    return DEFAULT_IMAGE_TOKEN
+
+
+def pictures_to_front(text: str, version: str, *, start_end: bool = False) -> str:
     """<image> anywhere in a turn, once or more, becomes one at its start, on a line of its own (as the
-    original does).
+    original does); within <Image></Image> when the template's version is an mmtag.
     """
     if DEFAULT_IMAGE_TOKEN not in text:
         return text
     rest = text.replace(DEFAULT_IMAGE_TOKEN, "").strip()
-    return f"{DEFAULT_IMAGE_TOKEN}\n{rest}".strip()
+    mark = picture_mark(start_end=start_end)
+    if "mmtag" in version:
+        mark = f"<Image>{mark}</Image>"
+    return f"{mark}\n{rest}".strip()
 
 
 def encode_sample(
@@ -71,8 +89,9 @@ def encode_sample(
     num_patches: int,
     max_length: int | None,
     has_image: bool = True,
+    start_end: bool = False,
 ) -> Encoded:
-    """Ids and labels of a training conversation.
+    """Ids and labels of a training conversation. An empty text is an open turn, as in the original.
 
     Args:
         turns: (`human` or `gpt`, text), alternating, human first.
@@ -80,15 +99,30 @@ def encode_sample(
         max_length: most tokens; later ones are cut, never those of a picture (`UsageError`). Targets may be
         cut off.
         has_image: False takes <image> for ordinary text, as in a row without a picture.
+        start_end: pictures stand between <im_start> and <im_end> (`mm_use_im_start_end`).
     """
     if has_image:
-        turns = [(role, None if text is None else pictures_to_front(text)) for role, text in turns]
-    if template.style is SeparatorStyle.PLAIN:
-        rendered = caption_of(template, turns)
-    else:
-        rendered = render(template, turns)
+        turns = [
+            (role, text and pictures_to_front(text, template.version, start_end=start_end))
+            for role, text in turns
+        ]
+    rendered = render_for_training(template, turns)
     encoded = encode_rendered(rendered, tokenizer, num_patches=num_patches, has_image=has_image)
     return encoded if max_length is None else cut(encoded, max_length)
+
+
+def render_for_training(template: Template, turns: Sequence[Turn]) -> Rendered:
+    """The text that the original trains on. (A first question that is empty makes it fail under LLaMA-2's
+    template; ours asks nothing there.)
+    """
+    if template.style is SeparatorStyle.PLAIN:
+        return caption_of(template, turns)
+    if template.style is SeparatorStyle.SINGLE:
+        return render_old_layout(template, turns)
+    opened = [(role, text or None) for role, text in turns]
+    if template.style is SeparatorStyle.LLAMA_2:
+        opened[:1] = turns[:1]
+    return render(template, opened)
 
 
 def caption_of(template: Template, turns: Sequence[Turn]) -> Rendered:
@@ -116,10 +150,7 @@ def encode_question(
 
     `start_end` puts tokens around the picture (the configuration's mm_use_im_start_end).
     """
-    mark = DEFAULT_IMAGE_TOKEN
-    if start_end:
-        mark = f"{DEFAULT_IM_START_TOKEN}{mark}{DEFAULT_IM_END_TOKEN}"
-    question = f"{mark}\n{text}" if has_image else text
+    question = f"{picture_mark(start_end=start_end)}\n{text}" if has_image else text
     rendered = render(template, [("human", question), ("gpt", None)])
     return encode_rendered(rendered, tokenizer, num_patches=num_patches, has_image=has_image)
 

@@ -11,7 +11,7 @@ import torch
 import transformers
 from transformers import HfArgumentParser
 
-from llava.conversation import TEMPLATES
+from llava.conversation import VERSIONS
 from llava.errors import UsageError
 from llava.train.flags import (
     Flag,
@@ -130,10 +130,8 @@ def value_problems(
 ) -> list[str]:
     """Values that parse but cannot work."""
     problems = []
-    if model_args.version not in TEMPLATES:
-        problems.append(
-            f"--version is {model_args.version!r}; known templates: {', '.join(sorted(TEMPLATES))}"
-        )
+    if model_args.version not in VERSIONS:
+        problems.append(f"--version is {model_args.version!r}; known templates: {', '.join(VERSIONS)}")
     for name in ("max_branches", "model_max_length", "lora_r", "lora_alpha"):
         if getattr(training_args, name) < 1:
             problems.append(f"--{name} is {getattr(training_args, name)}; it must be at least 1")

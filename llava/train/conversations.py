@@ -20,12 +20,15 @@ TEMPLATE_BYTES = 400
 
 @dataclass(frozen=True)
 class Encoding:
-    """How text becomes tokens: template, tokenizer, tokens per picture, and the most tokens of a sample."""
+    """How text becomes tokens: template, tokenizer, tokens per picture, the most tokens of a sample, and
+    whether pictures stand between start and end tokens.
+    """
 
     template: Template
     tokenizer: PreTrainedTokenizerBase
     num_patches: int
     max_length: int
+    start_end: bool = False
 
 
 class ConversationDataset(torch.utils.data.Dataset):
@@ -53,6 +56,7 @@ class ConversationDataset(torch.utils.data.Dataset):
             self.encoding.tokenizer,
             num_patches=self.encoding.num_patches,
             max_length=self.encoding.max_length,
+            start_end=self.encoding.start_end,
         )
         if all(label == IGNORE_INDEX for label in encoded.labels[1:]):
             raise UsageError(

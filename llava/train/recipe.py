@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_pt_utils import get_model_param_count
 
-from llava.conversation import TEMPLATES
+from llava.conversation import training_template
 from llava.errors import UsageError
 from llava.model.builder import Parts, assemble, build, is_llava, load_projector, read_contents
 from llava.model.checkpoint import ADAPTER_CONFIG_NAME
@@ -48,7 +48,11 @@ def run(argv: list[str]) -> None:
         model, tokenizer, image_processor = build_for_training(model_args, data_args, training_args)
         trainable = choose_trainable(model, model_args, training_args)
     encoding = Encoding(
-        TEMPLATES[model_args.version], tokenizer, model.num_patches, training_args.model_max_length
+        training_template(model_args.version),
+        tokenizer,
+        model.num_patches,
+        training_args.model_max_length,
+        start_end=model.config.mm_use_im_start_end,
     )
     dataset = ConversationDataset(samples, encoding)
     check_long_samples(dataset)
@@ -141,11 +145,6 @@ def build_for_training(
     dtype = torch.bfloat16 if training_args.bf16 and training_args.deepspeed else torch.float32
     if is_llava(folder):
         contents = read_contents(folder)
-        if contents.config.mm_use_im_start_end:
-            raise UsageError(
-                f"{folder} was tuned with tokens around pictures (mm_use_im_start_end); training does not "
-                "write them yet, so go on from another checkpoint."
-            )
         model = build(contents, dtype=dtype)
         if model_args.pretrain_mm_mlp_adapter:
             load_projector(model, Path(model_args.pretrain_mm_mlp_adapter))
@@ -158,7 +157,7 @@ def build_for_training(
         tower_folder = Path(model_args.vision_tower)
         model = assemble(folder, tower_folder, parts_of(model_args, data_args, training_args), dtype=dtype)
     model.config.image_aspect_ratio = data_args.image_aspect_ratio or model.config.image_aspect_ratio
-    model.config.conv_template = model_args.version
+    model.config.conv_template = training_template(model_args.version).name
     model.config.tokenizer_model_max_length = training_args.model_max_length
     model.config.use_cache = False
     on_cpu = training_args.device.type == "cpu"
@@ -174,7 +173,7 @@ def parts_of(model_args: ModelArguments, data_args: DataArguments, training_args
         select_layer=model_args.mm_vision_select_layer,
         select_feature=model_args.mm_vision_select_feature,
         image_aspect_ratio=data_args.image_aspect_ratio or "square",
-        conv_template=model_args.version,
+        conv_template=training_template(model_args.version).name,
         max_length=training_args.model_max_length,
         projector_file=Path(projector_file) if projector_file else None,
     )

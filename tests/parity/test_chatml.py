@@ -8,6 +8,8 @@ from llava.processing import encode_sample
 from llava.tokenizer import load_tokenizer
 from tests.parity.golden import DATA, golden, spans_of
 
+GAVE_UP = "the original masks the sample with a warning (the closing separator is not counted)"
+SLIPS = "the original's first span lies one token early: the line break before the answer, not its end mark"
 MARKS = ["<|im_start|>", "<|im_end|>"]
 
 
@@ -50,3 +52,20 @@ def test_ids_are_equal_and_answers_are_learned(name: str, num_cases: int) -> Non
         learned = [tokenizer.decode(encoded.input_ids[start:end]) for start, end in spans]
         answers = [text for role, text in turns if role == "gpt"]
         assert [text.strip() for text in learned] == [f"{text}<|im_end|>" for text in answers], result["case"]
+
+
+def test_no_result_of_the_original_could_be_taken_over() -> None:
+    """Why its spans are compared nowhere."""
+    outcomes = {GAVE_UP: 0, SLIPS: 0}
+    for name in ("nonlegacy", "legacy"):
+        for _, result in cases(name):
+            if result.get("warning"):
+                outcomes[GAVE_UP] += 1
+                continue
+            start, end = result["supervised_spans"][0]
+            assert result["input_ids"][start] == chatml_tokenizer(name).convert_tokens_to_ids("<0x0A>")
+            assert result["input_ids"][end] == 1001, "the end mark that was to be learned"
+            outcomes[SLIPS] += 1
+    for reason, number in outcomes.items():
+        print(f"{number} results: {reason}")  # noqa: T201
+    assert outcomes == {GAVE_UP: 24, SLIPS: 2}

@@ -1,4 +1,4 @@
-"""Squares, other processors, and pictures that were handed to the original in their own mode."""
+"""Geometry (squares, grids, tiles, unpadding), another processor, and narrow pictures resized by hand."""
 
 import hashlib
 import json
@@ -8,22 +8,80 @@ import pytest
 import torch
 from PIL import Image
 
-from llava.images import expand2square, load_image, load_image_processor, process_image
-from tests.parity.golden import DATA, golden
-from tests.parity.test_images import PIXELS_ATOL, as_bytes
-
-GOLDEN = golden("image_processing/process_images.json")
-
-
-@pytest.mark.parametrize(
-    "case", golden("image_processing/geometry.json")["expand2square"], ids=lambda c: c["image"]
+from llava.anyres import (
+    divide_to_patches,
+    get_anyres_image_grid_shape,
+    read_pinpoints,
+    resize_and_pad_image,
+    select_best_resolution,
+    unpad_image,
 )
+from llava.images import expand2square, load_image, load_image_processor, process_image, process_images
+from tests.parity.golden import DATA, golden
+from tests.parity.test_images import GOLDEN, as_bytes, check_bytes, check_output, model_config
+
+GEOMETRY = golden("image_processing/geometry.json")
+
+
+def picture(name: str) -> Image.Image:
+    """A golden picture as RGB."""
+    return load_image(DATA / "images" / f"{name}.png")
+
+
+def sha256(image: Image.Image) -> str:
+    """Hash of a picture's bytes."""
+    return hashlib.sha256(image.tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize("case", GEOMETRY["expand2square"], ids=lambda c: c["image"])
 def test_squares_are_equal(case: dict) -> None:
-    with Image.open(DATA / "images" / f"{case['image']}.png") as file:
-        image = file.convert("RGB")
+    image = picture(case["image"])
+    assert list(image.size) == case["in_wh"]
     square = expand2square(image, tuple(case["background"]))
     assert list(square.size) == case["out_wh"]
-    assert hashlib.sha256(square.tobytes()).hexdigest() == case["sha256_rgb"]
+    assert sha256(square) == case["sha256_rgb"]
+    assert (square is image) == case["same_object"]
+
+
+@pytest.mark.parametrize("case", GEOMETRY["resize_and_pad"], ids=lambda c: f"{c['image']}-{c['target_wh']}")
+def test_pictures_fit_into_a_resolution(case: dict) -> None:
+    padded = resize_and_pad_image(picture(case["image"]), tuple(case["target_wh"]))
+    assert list(padded.size) == case["out_wh"]
+    assert sha256(padded) == case["sha256_rgb"]
+
+
+@pytest.mark.parametrize("case", GEOMETRY["divide_to_patches"], ids=lambda c: f"{c['image']}-{c['patch']}")
+def test_tiles_are_equal(case: dict) -> None:
+    tiles = divide_to_patches(picture(case["image"]), case["patch"])
+    assert [list(tile.size) for tile in tiles] == case["sizes"]
+    assert len(tiles) == case["count"]
+    assert (sha256(tiles[0]), sha256(tiles[-1])) == (case["sha256_first"], case["sha256_last"])
+
+
+def test_the_best_resolutions_are_equal() -> None:
+    assert len(GEOMETRY["select_best_resolution"]) == 32
+    for case in GEOMETRY["select_best_resolution"]:
+        pinpoints = read_pinpoints(GEOMETRY["pinpoint_sets"][case["pinpoints"]])
+        assert list(select_best_resolution(tuple(case["size_wh"]), pinpoints)) == case["best_wh"], case
+
+
+def test_the_grids_are_equal() -> None:
+    forms = {"string": str, "list": list}
+    assert {case["pinpoints_as"] for case in GEOMETRY["grid_shape"]} == set(forms)
+    for case in GEOMETRY["grid_shape"]:
+        pinpoints = forms[case["pinpoints_as"]](GEOMETRY["pinpoint_sets"][case["pinpoints"]])
+        found = get_anyres_image_grid_shape(tuple(case["size_wh"]), pinpoints, case["patch"])
+        assert list(found) == case["grid_wh"], case
+
+
+@pytest.mark.parametrize("case", GEOMETRY["unpad"], ids=lambda c: f"{c['chw']}-{c['original_wh']}")
+def test_unpadding_is_equal(case: dict) -> None:
+    channels, height, width = case["chw"]
+    features = torch.arange(channels * height * width).view(channels, height, width)
+    found = unpad_image(features, tuple(case["original_wh"]))
+    assert list(found.shape) == case["out_shape"]
+    ends = (found.flatten()[0].item(), found.flatten()[-1].item()) if found.numel() else (None, None)
+    assert ends == (case["first"], case["last"])
 
 
 @pytest.mark.parametrize(
@@ -34,25 +92,9 @@ def test_a_processor_of_other_sizes_and_means(case: dict, tmp_path: Path) -> Non
     config = {"image_processor_type": "CLIPImageProcessor", "resample": 3, **GOLDEN["second_processor"]}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(config), encoding="utf-8")
     processor = load_image_processor(tmp_path)
-    image = load_image(DATA / "images" / f"{case['image']}.png")
-    pixels = process_image(image, processor, image_aspect_ratio=case["image_aspect_ratio"])
-    samples = pixels.flatten()[torch.tensor(case["output"]["sample_flat_index"])]
-    wanted = torch.tensor(case["output"]["sample_value"])
-    torch.testing.assert_close(samples, wanted, atol=PIXELS_ATOL, rtol=0)
-    assert hashlib.sha256(as_bytes(pixels, processor).tobytes()).hexdigest() == case["u8_sha256"]
-
-
-def test_own_modes_are_equal_where_the_original_was_right() -> None:
-    """The original pads a palette with colour number 122 and fails for grey; ours goes through RGB."""
-    processor = load_image_processor(DATA / "image_processors")
-    compared = 0
-    for case in GOLDEN["cases"]:
-        if not case["converted_to_rgb_first"] and case.get("same_as_converted"):
-            with Image.open(DATA / case["file"]) as image:
-                pixels = process_image(image, processor, image_aspect_ratio=case["image_aspect_ratio"])
-            assert hashlib.sha256(as_bytes(pixels, processor).tobytes()).hexdigest() == case["u8_sha256"]
-            compared += 1
-    assert compared >= 5
+    pixels = process_images([picture(case["image"])], processor, model_config(case["image_aspect_ratio"]))
+    check_output(pixels, case["output"])
+    check_bytes(pixels[0], processor, case)
 
 
 @pytest.mark.parametrize("name", ["one_px", "one_row", "one_col", "tiny3x3", "row3"])

@@ -5,7 +5,14 @@ import sys
 
 import pytest
 
-from llava.conversation import TEMPLATES, SeparatorStyle, conv_templates, default_conversation, render
+from llava.conversation import (
+    TEMPLATES,
+    Conversation,
+    SeparatorStyle,
+    conv_templates,
+    default_conversation,
+    render,
+)
 from llava.errors import UsageError
 
 TURNS = [("human", "Who is it?"), ("gpt", "Mira."), ("human", "Sure?"), ("gpt", "Yes.")]
@@ -87,3 +94,25 @@ def test_copies_are_independent() -> None:
 def test_importing_it_needs_no_torch() -> None:
     code = "import sys, llava.conversation; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_second_separator_of_single_is_not_written() -> None:
+    own = Conversation("S", ("A", "B"), [["A", "q"], ["B", "a"]], 0, sep="|", sep2="</s>")
+    assert own.get_prompt() == "S|A: q|B: a|"
+    own.sep_style = SeparatorStyle.TWO
+    assert own.get_prompt() == "S|A: q|B: a</s>"
+    own.sep_style, own.system = SeparatorStyle.PLAIN, ""
+    assert own.get_prompt() == "q|a</s>"
+
+
+def test_names_are_those_of_the_messages() -> None:
+    own = default_conversation.copy()
+    own.append_message("TEACHER", "q")
+    own.append_message("PUPIL", None)
+    assert own.get_prompt().endswith(" TEACHER: q PUPIL:")
+
+
+def test_an_open_turn_in_the_middle_leaves_nothing_in_llama_2() -> None:
+    own = conv_templates["mistral_instruct"].copy()
+    own.messages = [["USER", "q"], ["ASSISTANT", "a"], ["USER", None], ["ASSISTANT", "b"]]
+    assert own.get_prompt() == "[INST] q [/INST] a </s> b </s>"

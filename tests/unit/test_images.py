@@ -3,6 +3,7 @@
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -24,6 +25,35 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str, ratio: str) -> None:
     image = load_image(tmp_path / f"picture.{suffix}")
     assert (image.mode, image.size) == ("RGB", (30, 20))
     assert process_image(image, PROCESSOR, image_aspect_ratio=ratio).shape == (3, 56, 56)
+
+
+def test_16_bit_grey_keeps_its_shades(tmp_path: Path) -> None:
+    """The original's conversion makes everything above 255 white."""
+    shades = np.array([[0, 255, 256, 0x8000, 0xFFFF]], dtype=np.uint16)
+    Image.fromarray(shades).save(tmp_path / "grey.png")
+    with Image.open(tmp_path / "grey.png") as raw:
+        assert raw.mode == "I;16"
+    image = load_image(tmp_path / "grey.png")
+    assert [image.getpixel((x, 0)) for x in range(5)] == [(v, v, v) for v in (0, 0, 1, 128, 255)]
+
+
+def test_transparent_colours_show() -> None:
+    """Transparency is dropped, as in the original's training."""
+    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    opaque = Image.new("RGB", (8, 8), (255, 0, 0))
+    for ratio in ("pad", "square"):
+        found = process_image(clear, PROCESSOR, image_aspect_ratio=ratio)
+        assert torch.equal(found, process_image(opaque, PROCESSOR, image_aspect_ratio=ratio))
+
+
+def test_a_rotated_photograph_is_not_turned(tmp_path: Path) -> None:
+    """JPEG, as cameras write it: EXIF orientation 6 asks for a quarter turn."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20), "red").save(tmp_path / "turned.jpg", exif=exif)
+    with Image.open(tmp_path / "turned.jpg") as raw:
+        assert raw.getexif()[0x0112] == 6
+    assert load_image(tmp_path / "turned.jpg").size == (40, 20)
 
 
 @pytest.mark.parametrize("cut", [1, 2, 100])

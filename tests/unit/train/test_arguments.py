@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import transformers
 
+from llava.conversation import TEMPLATES, training_template
 from llava.errors import UsageError
 from llava.train import arguments, flags
 from llava.train.arguments import Machine, fit_to_machine, parse_arguments
@@ -24,6 +25,7 @@ from llava.train.flags import (
     translate_flags,
 )
 from llava.train.own_arguments import own_flag_names
+from llava.train.recipe import parts_of
 from llava.train.trainer_flags import TRAINER_FLAGS
 
 ROOT = Path(__file__).parents[3]
@@ -105,6 +107,15 @@ def test_defaults() -> None:
     assert training_args.average_tokens_across_devices is True
     assert training_args.report_to == []
     assert training_args.optim == "adamw_torch"
+
+
+@pytest.mark.parametrize(
+    ("version", "template"), [("v0", "v1"), ("v0.5", "v1"), ("vicuna_v1", "v1"), ("llava_v0", "llava_v0")]
+)
+def test_the_checkpoint_names_the_template_that_was_trained(version: str, template: str) -> None:
+    parts = parts_of(*parse_arguments([*BASE, "--version", version]))
+    assert parts.conv_template == template
+    assert training_template(version) is TEMPLATES[template]
 
 
 def test_switches_take_words_and_stand_alone() -> None:
