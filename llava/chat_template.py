@@ -1,6 +1,6 @@
 """Conversation templates as Jinja text, for tokenizers and processors of transformers and what serves them.
 
-It gives the text of `llava.conversation.render`; a picture of a turn stands before its words, on its own line.
+It gives the text of `llava.conversation.render`; a turn's picture stands before its words, on its own line.
 """
 
 import json
