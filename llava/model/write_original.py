@@ -18,12 +18,13 @@ from llava.model.builder import Opened
 from llava.model.checkpoint import write_weights
 from llava.model.config import LlavaConfig
 from llava.model.key_names import KeyTable, original_table
-from llava.model.original import TEXT_TYPES, VISION_TYPE
+from llava.model.original import VISION_TYPE
 from llava.model.write_hf import part_values, special_values, write_json
 from llava.tokenizer import CONFIG_NAME, SENTENCEPIECE_MODEL
 
 logger = logging.getLogger(__name__)
 
+MODEL_TYPES = {"llama": "llava_llama", "mistral": "llava_mistral"}
 ARCHITECTURES = {"llama": "LlavaLlamaForCausalLM", "mistral": "LlavaMistralForCausalLM"}
 TOWER = "model.vision_tower."
 TOWER_NAMES = KeyTable((("", "vision_model."),))
@@ -44,10 +45,9 @@ MODEL_KEYS = (
 def model_type_of(config: LlavaConfig) -> str:
     """The original's model_type; `UsageError` for a language model or a vision tower that it has not."""
     text_type = config.text_config.model_type
-    known = {text: name for name, text in reversed(TEXT_TYPES.items())}
-    if text_type not in known:
+    if text_type not in MODEL_TYPES:
         raise UsageError(
-            f"the language model is a {text_type!r} model; the original has {', '.join(known)}. "
+            f"the language model is a {text_type!r} model; the original has {', '.join(MODEL_TYPES)}. "
             "Use --to hf instead."
         )
     if config.vision_config.model_type != VISION_TYPE:
@@ -55,7 +55,7 @@ def model_type_of(config: LlavaConfig) -> str:
             f"the vision tower is a {config.vision_config.model_type!r} model; the original has "
             f"{VISION_TYPE!r}."
         )
-    return known[text_type]
+    return MODEL_TYPES[text_type]
 
 
 def tower_folder_of(folder: Path) -> Path:
