@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,7 @@ def load_vision_tower(folder: Path, *, dtype: torch.dtype | str) -> nn.Module:
     """
     try:
         kind = AutoConfig.from_pretrained(str(folder)).model_type
-        chosen = CLIPVisionModel if kind in ("clip", "clip_vision_model") else AutoModel
+        chosen: Any = CLIPVisionModel if kind in ("clip", "clip_vision_model") else AutoModel
         model, report = chosen.from_pretrained(str(folder), dtype=dtype, output_loading_info=True)
     except OSError as error:
         raise UsageError(f"the vision tower {folder} could not be opened: {error}") from None
