@@ -125,11 +125,18 @@ def part_values(config: PretrainedConfig) -> dict[str, Any]:
     values = {key: value for key, value in config.to_dict().items() if key not in NOT_WRITTEN}
     rope = values.pop("rope_parameters", None)
     if rope:
-        values["rope_theta"] = rope["rope_theta"]
-        kind = rope.get("rope_type", "default")
-        scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
-        values["rope_scaling"] = None if kind == "default" else scaling | {"type": kind}
+        values |= {"rope_theta": rope["rope_theta"], "rope_scaling": rope_scaling(rope)}
     return values
+
+
+def rope_scaling(rope: dict[str, Any]) -> dict[str, Any] | None:
+    """Today's rope_parameters in the older words; transformers 4.37 takes exactly two, of two kinds."""
+    kind = rope.get("rope_type", "default")
+    if kind == "default":
+        return None
+    if kind in ("linear", "dynamic"):
+        return {"type": kind, "factor": rope["factor"]}
+    return {key: value for key, value in rope.items() if key != "rope_theta"} | {"type": kind}
 
 
 def hf_values(config: LlavaConfig, *, rows: int, image_token_id: int, dtype: str) -> dict[str, object]:

@@ -12,7 +12,7 @@ import torch
 from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import LlavaForConditionalGeneration, Qwen2Config
+from transformers import LlamaConfig, LlavaForConditionalGeneration, MistralConfig, Qwen2Config
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import UsageError
@@ -219,6 +219,53 @@ def test_another_family_and_a_tied_head(tied: bool, tmp_path: Path) -> None:
         export(str(tmp_path / "own"), None, tmp_path / "original", to="llava")
 
 
+POSITIONS = {
+    "mistral": (MistralConfig, {"rope_type": "default", "rope_theta": 5e4}),
+    "linear": (LlamaConfig, {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}),
+    "llama3": (
+        LlamaConfig,
+        {
+            "rope_type": "llama3",
+            "rope_theta": 1e4,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("to", ["hf", "llava"])
+@pytest.mark.parametrize("kind", POSITIONS)
+@pytest.mark.usefixtures("one_process")
+def test_positions_are_written_in_older_words_and_read_back(kind: str, to: str, tmp_path: Path) -> None:
+    family, rope = POSITIONS[kind]
+    text = family(
+        vocab_size=1000,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        rope_parameters=dict(rope),
+        **({"sliding_window": 7} if kind == "mistral" else {}),
+    )
+    own_model(text, tmp_path / "own")
+    assert worst_of(tmp_path / "own", tmp_path / "out", to=to) <= WORST
+    stored = read(tmp_path / "out")
+    stored = stored.get("text_config", stored)
+    assert "rope_parameters" not in stored
+    assert (stored["rope_scaling"] is None) is (kind == "mistral")
+    if kind == "linear":
+        assert stored["rope_scaling"] == {"type": "linear", "factor": 2.0}
+    again = load_pretrained_model(str(tmp_path / "out"))[1].config.text_config
+    assert {key: again.rope_parameters[key] for key in rope} == rope
+    assert again.model_type == text.model_type
+    assert getattr(again, "sliding_window", None) == getattr(text, "sliding_window", None)
+
+
 @pytest.mark.usefixtures("one_process")
 def test_transformers_own_tied_model_is_written_again(tmp_path: Path) -> None:
     """Its vocabulary has spare rows already, and its pictures are cropped."""
@@ -275,7 +322,8 @@ def test_our_adapter_opens_by_peft_on_an_export(exported: Path, tmp_path: Path) 
         before = open_shared(FULL)[1](input_ids=ids, pixel_values=pixels).logits
     torch.testing.assert_close(found, wanted, atol=WORST, rtol=0)
     assert (before - wanted).abs().max() > 0.1, "the adapter must matter"
-    assert worst_of(tmp_path / "adapter", tmp_path / "merged", to="hf") <= WORST
+    for to in ("hf", "llava"):
+        assert worst_of(tmp_path / "adapter", tmp_path / to, to=to) <= WORST
 
 
 def script(name: str) -> Any:
