@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from llava.command_line import CommandParser
 from llava.errors import UsageError, exit_on_usage_error
-from llava.eval.command_line import CommandParser
 from llava.eval.questions import Question, read_questions
 
 WINDOW_BATCHES = 16

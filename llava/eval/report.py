@@ -10,9 +10,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from llava.command_line import CommandParser
 from llava.errors import UsageError, exit_on_usage_error
 from llava.eval import comparison
-from llava.eval.command_line import CommandParser
 from llava.eval.metrics.personal import PERSONAL_SPLITS
 from llava.eval.report_data import Configuration, Run, configurations, headline, load_runs, short_rate
 from llava.eval.statistics import Estimate

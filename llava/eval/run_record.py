@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from llava.command_line import CommandParser
 from llava.errors import exit_on_usage_error
-from llava.eval.command_line import CommandParser
 from llava.model.checkpoint import weights_hash
 
 PACKAGES = ("llava", "torch", "transformers", "peft", "accelerate", "pillow", "numpy")

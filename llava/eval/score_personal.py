@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from llava.command_line import CommandParser
 from llava.errors import UsageError, exit_on_usage_error
-from llava.eval.command_line import CommandParser
 from llava.eval.metrics.personal import PERSONAL_SPLITS, Truth, against_base, grade, score
 from llava.records import Problems, Row, kind_of, missing_key, read_rows, shorten
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.errors import UsageError
@@ -112,13 +112,12 @@ def new_model(
 
 
 def load_adapter(
-    folder: Path, *, model_base: str | None = None, dtype: torch.dtype, attn_implementation: str | None = None
+    folder: Path, base: Contents, *, dtype: torch.dtype, attn_implementation: str | None = None
 ) -> LlavaForCausalLM:
     """An adapter of our layout, merged into its base."""
     from peft import PeftModel
 
-    base = find_base(folder, model_base)
-    model = load_full(base, dtype=dtype, attn_implementation=attn_implementation)
+    model = build(base, dtype=dtype, attn_implementation=attn_implementation)
     wrapped = PeftModel.from_pretrained(model, str(folder))
     merged = wrapped.merge_and_unload()
     merged.config = LlavaConfig.from_dict(read_config(folder))
@@ -172,6 +171,49 @@ def load_projector(model: LlavaForCausalLM, file: Path) -> None:
         ) from None
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A model on the CPU in eval mode, adapters merged, with what prepares its inputs.
+
+    `text_folder` is where the tokenizer's files are, `dtypes` says how each tensor is stored, by our names.
+    """
+
+    model: LlavaForCausalLM
+    tokenizer: PreTrainedTokenizerFast
+    image_processor: BaseImageProcessor
+    text_folder: Path
+    dtypes: dict[str, torch.dtype]
+
+
+def open_checkpoint(
+    folder: Path, model_base: str | None, *, dtype: torch.dtype, attn_implementation: str | None = None
+) -> Opened:
+    """A checkpoint of any layout, whole; the kind is decided by its config.json and files."""
+    ours = is_ours(folder)
+    if ours and (folder / PROJECTOR_NAME).is_file() and not has_weights(folder):
+        raise UsageError(f"{folder} holds only a projector; train with it by --pretrain_mm_mlp_adapter.")
+    if ours and (folder / ADAPTER_CONFIG_NAME).is_file():
+        base = read_contents(find_base(folder, model_base))
+        model = load_adapter(folder, base, dtype=dtype, attn_implementation=attn_implementation)
+        text_folder, picture_folder, stored = folder, folder, base.weights
+    else:
+        contents = read_contents(folder, model_base)
+        text_folder, picture_folder = contents.text_folder, contents.picture_folder
+        stored = contents.weights
+        model = build(contents, dtype=dtype, attn_implementation=attn_implementation)
+        if contents.adapter is not None:
+            model = merge(wrap(model, contents.adapter, source=folder))
+    tokenizer = load_tokenizer(text_folder)
+    add_image_tokens(
+        tokenizer,
+        patch=model.config.mm_use_im_patch_token,
+        start_end=model.config.mm_use_im_start_end,
+        num_rows=model.config.text_config.vocab_size,
+    )
+    dtypes = {key: value.dtype for key, value in stored.items()}
+    return Opened(model.eval(), tokenizer, load_image_processor(picture_folder), text_folder, dtypes)
+
+
 def load_pretrained_model(
     model_path: str,
     model_base: str | None = None,
@@ -195,26 +237,8 @@ def load_pretrained_model(
     dtype: Any = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None)
     dtype = dtype or (torch.float16 if target.type == "cuda" else torch.float32)
     attention: Any = "flash_attention_2" if use_flash_attn else kwargs.pop("attn_implementation", None)
-    ours = is_ours(folder)
-    if ours and (folder / PROJECTOR_NAME).is_file() and not has_weights(folder):
-        raise UsageError(f"{folder} holds only a projector; train with it by --pretrain_mm_mlp_adapter.")
-    if ours and (folder / ADAPTER_CONFIG_NAME).is_file():
-        model = load_adapter(folder, model_base=model_base, dtype=dtype, attn_implementation=attention)
-        text_folder = picture_folder = folder
-    else:
-        contents = read_contents(folder, model_base)
-        text_folder, picture_folder = contents.text_folder, contents.picture_folder
-        model = build(contents, dtype=dtype, attn_implementation=attention)
-        if contents.adapter is not None:
-            model = merge(wrap(model, contents.adapter, source=folder))
-    model.to(target).eval()
-    config = model.config
+    opened = open_checkpoint(folder, model_base, dtype=dtype, attn_implementation=attention)
+    opened.model.to(target)
+    config = opened.model.config
     context = getattr(config, "max_sequence_length", None) or config.tokenizer_model_max_length
-    tokenizer = load_tokenizer(text_folder)
-    add_image_tokens(
-        tokenizer,
-        patch=config.mm_use_im_patch_token,
-        start_end=config.mm_use_im_start_end,
-        num_rows=config.text_config.vocab_size,
-    )
-    return tokenizer, model, load_image_processor(picture_folder), int(context)
+    return opened.tokenizer, opened.model, opened.image_processor, int(context)

@@ -106,14 +106,14 @@ def read_weights(folder: Path, table: KeyTable = OURS) -> dict[str, Tensor]:
     return rename(read_files(folder), table, source=folder)
 
 
-def write_weights(state: Mapping[str, Tensor], folder: Path, *, tied: bool) -> None:
+def write_weights(state: Mapping[str, Tensor], folder: Path, *, tied: bool, table: KeyTable = OURS) -> None:
     """Write tensors in memory's names to a folder, in shards of 5 GB where needed; a tied head is left
     out.
     """
     from huggingface_hub import save_torch_state_dict
 
     kept = {
-        OURS.to_disk(key): value for key, value in state.items() if not (tied and key == "lm_head.weight")
+        table.to_disk(key): value for key, value in state.items() if not (tied and key == "lm_head.weight")
     }
     folder.mkdir(parents=True, exist_ok=True)
     save_torch_state_dict(kept, folder, max_shard_size="5GB", safe_serialization=True)
@@ -206,7 +206,7 @@ def find_base(folder: Path, model_base: str | None) -> Path:
     return Path(candidate)
 
 
-def write_projector(projector: Mapping[str, Tensor], folder: Path) -> None:
+def write_projector(projector: Mapping[str, Tensor], folder: Path, name: str = PROJECTOR_NAME) -> None:
     """Write `mm_projector.bin` with the original LLaVA's names, so that every LLaVA code base reads it."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {
@@ -214,7 +214,7 @@ def write_projector(projector: Mapping[str, Tensor], folder: Path) -> None:
     }
     if len(state) == 2:  # a linear projector is not numbered there
         state = {key.replace("mm_projector.0.", "mm_projector."): value for key, value in state.items()}
-    torch.save(state, folder / PROJECTOR_NAME)
+    torch.save(state, folder / name)
 
 
 def read_projector(file: Path) -> dict[str, Tensor]:

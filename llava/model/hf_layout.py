@@ -24,7 +24,14 @@ VISION_DEFAULTS = {
     "projection_dim": 768,
 }
 """What transformers takes when a LLaVA's config.json has no vision_config at all."""
-KEPT = ("image_token_index", "vision_feature_layer", "vision_feature_select_strategy")
+KEPT = (
+    "image_token_index",
+    "vision_feature_layer",
+    "vision_feature_select_strategy",
+    "conv_template",
+    "tokenizer_model_max_length",
+)
+"""Kept where config.json has them; the last two are there when this package wrote it."""
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 

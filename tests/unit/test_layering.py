@@ -11,9 +11,9 @@ PACKAGE = ROOT / "llava"
 
 COMMON = ("tokenizer", "images", "constants", "errors", "records")
 MAY_IMPORT = {
-    "model": {"model", "constants", "errors", "processing", "tokenizer", "images"},
+    "model": {"model", "conversation", "chat_template", "processing", "command_line", *COMMON},
     "train": {"train", "model", "conversation", "processing", *COMMON},
-    "eval": {"eval", "model", "conversation", "processing", "mm_utils", *COMMON},
+    "eval": {"eval", "model", "conversation", "processing", "mm_utils", "command_line", *COMMON},
 }
 """Parts of the package and what they may import; the modules beside them may import anything but these
 three.
