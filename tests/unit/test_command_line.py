@@ -2,8 +2,8 @@
 
 import pytest
 
+from llava.command_line import CommandParser
 from llava.errors import UsageError
-from llava.eval.command_line import CommandParser
 
 
 def parser() -> CommandParser:
