@@ -177,7 +177,7 @@ def draw_labels(axes: Axes, named: Sequence[Configuration], shown: Sequence[Conf
             outside = not axes.bbox.padded(1).contains(*box.min) or not axes.bbox.padded(1).contains(*box.max)
             return box.count_overlaps(obstacles) + 100 * outside
 
-        obstacles.append(put(label, min(LABEL_PLACES, key=cost)))
+        obstacles += [put(label, min(LABEL_PLACES, key=cost)).padded(2)] * 4  # no label covers another
 
 
 def put(label: Annotation, place: tuple[int, int]) -> Bbox:
