@@ -171,13 +171,16 @@ def draw_labels(axes: Axes, named: Sequence[Configuration], shown: Sequence[Conf
             textcoords="offset points", color=METHOD_COLOURS[configuration.method], fontsize=9.5,
             fontweight="bold", zorder=5, path_effects=[withStroke(linewidth=3, foreground="white")],
         )  # fmt: skip
+        costs = {place: cost_of(axes, put(label, place), obstacles) for place in LABEL_PLACES}
+        best = put(label, min(LABEL_PLACES, key=lambda place, costs=costs: costs[place]))
+        obstacles += [best.padded(2)] * 4  # no label covers another
 
-        def cost(place: tuple[int, int], label: Annotation = label) -> int:
-            box = put(label, place)
-            outside = not axes.bbox.padded(1).contains(*box.min) or not axes.bbox.padded(1).contains(*box.max)
-            return box.count_overlaps(obstacles) + 100 * outside
 
-        obstacles += [put(label, min(LABEL_PLACES, key=cost)).padded(2)] * 4  # no label covers another
+def cost_of(axes: Axes, box: Bbox, obstacles: Sequence[Bbox]) -> int:
+    """How many things a label in this box would cover; much, where it would leave the axes."""
+    frame = axes.bbox.padded(1)
+    outside = not frame.contains(*box.min) or not frame.contains(*box.max)
+    return box.count_overlaps(obstacles) + 100 * outside
 
 
 def put(label: Annotation, place: tuple[int, int]) -> Bbox:
