@@ -43,7 +43,7 @@ NOT_WRITTEN = (
     "return_dict",
     "torch_dtype",
 )
-"""Traces of this machine and session, and what every configuration of transformers says."""
+"""Traces of the machine that writes, and what every configuration of transformers says."""
 LOADING_TRACES = ("backend", "is_local", "local_files_only")
 """What a tokenizer of transformers 5 notes about how it was opened."""
 VOCABULARY_KEYS = ("model.language_model.embed_tokens.weight", "lm_head.weight")

@@ -85,6 +85,14 @@ def run(argv: list[str]) -> None:
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     finish(trainer, time.perf_counter() - started, steps_before=step_of(resume_from))
+    leave_group()
+
+
+def leave_group() -> None:
+    """End the ranks' connections in order; left to the interpreter's end, a rank was seen to abort there."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 @contextmanager
