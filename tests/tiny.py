@@ -3,7 +3,7 @@
 import random
 
 import torch
-from transformers import CLIPVisionConfig, LlamaConfig
+from transformers import CLIPVisionConfig, LlamaConfig, PretrainedConfig
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.model.config import LlavaConfig
@@ -15,30 +15,38 @@ VOCABULARY = 50
 NUM_PATCHES = 4
 
 
-def tiny_config(**changes: object) -> LlavaConfig:
-    """Two layers each; pictures of 8 x 8 pixels are four patches."""
-    text = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        tie_word_embeddings=False,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
-    )
-    vision = CLIPVisionConfig(
+def tiny_text(family: type[PretrainedConfig] = LlamaConfig, **changes: object) -> PretrainedConfig:
+    """Two layers of a family's language model, with grouped-query attention."""
+    sizes: dict[str, object] = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+    }
+    return family(**(sizes | changes))
+
+
+def tiny_vision(num_layers: int = 2) -> CLIPVisionConfig:
+    """Pictures of 8 x 8 pixels are four patches."""
+    return CLIPVisionConfig(
         hidden_size=16,
         intermediate_size=24,
-        num_hidden_layers=2,
+        num_hidden_layers=num_layers,
         num_attention_heads=2,
         image_size=8,
         patch_size=4,
     )
-    return LlavaConfig(text_config=text, vision_config=vision, **changes)
+
+
+SPECIAL_IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+
+
+def tiny_config(**changes: object) -> LlavaConfig:
+    """Two layers each."""
+    text = tiny_text(vocab_size=VOCABULARY, tie_word_embeddings=False, **SPECIAL_IDS)
+    return LlavaConfig(text_config=text, vision_config=tiny_vision(), **changes)
 
 
 def tiny_model(seed: int = 0, **changes: object) -> LlavaForCausalLM:

@@ -8,12 +8,16 @@ import math
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llava.command_line import CommandParser
 from llava.errors import UsageError, exit_on_usage_error
 from llava.eval.questions import Question, read_questions
+
+if TYPE_CHECKING:
+    from llava.eval.answers import AnswerFile
+    from llava.eval.engine import AnswerEngine
 
 WINDOW_BATCHES = 16
 """Questions are grouped by picture within so many batches; answers reach the file once a window's start is
@@ -73,7 +77,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 def answer_file(options: Namespace, questions: Sequence[Question]) -> None:
     """Load the model, and answer what the answers file does not hold yet."""
     import torch
-    from tqdm import tqdm
 
     from llava.conversation import TEMPLATES
     from llava.eval.answers import AnswerFile, RunIdentity
@@ -115,17 +118,24 @@ def answer_file(options: Namespace, questions: Sequence[Question]) -> None:
             start_end=model.config.mm_use_im_start_end,
         )
 
-    engine = AnswerEngine(model, tokenizer, partial(encode), load_pixels, decoding)
-    window = options.batch_size * WINDOW_BATCHES
+    engine = AnswerEngine(model, tokenizer, encode, load_pixels, decoding)
+    write_answers(engine, file, questions, start=start, batch_size=options.batch_size)
+    sys.stderr.write(f"{len(questions)} answers ({start} were there): {options.answers_file}\n")
+
+
+def write_answers(
+    engine: "AnswerEngine", file: "AnswerFile", questions: Sequence[Question], *, start: int, batch_size: int
+) -> None:
+    """Answer from question number `start` on, window by window, each answer to the file at once."""
+    from tqdm import tqdm
+
+    window = batch_size * WINDOW_BATCHES
     with tqdm(total=len(questions), initial=start, disable=not sys.stderr.isatty(), unit="question") as bar:
         for begin in range(start, len(questions), window):
-            for index, text in engine.answer(
-                questions[begin : begin + window], batch_size=options.batch_size
-            ):
+            for index, text in engine.answer(questions[begin : begin + window], batch_size=batch_size):
                 file.add(begin + index, text)
                 file.flush()
                 bar.update()
-    sys.stderr.write(f"{len(questions)} answers ({start} were there): {options.answers_file}\n")
 
 
 if __name__ == "__main__":

@@ -17,16 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from llava.command_line import CommandParser
-from llava.constants import (
-    DEFAULT_IM_END_TOKEN,
-    DEFAULT_IM_START_TOKEN,
-    DEFAULT_IMAGE_TOKEN,
-    IMAGE_TOKEN_INDEX,
-)
+from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import TEMPLATES, Turn, render
 from llava.errors import UsageError, exit_on_usage_error
 from llava.model.builder import load_pretrained_model
-from llava.processing import encode_rendered, process_image
+from llava.processing import encode_rendered, picture_mark, process_image
 
 LAYOUTS = ("hf", "llava")
 LOGITS_ATOL = 1e-3
@@ -60,9 +55,7 @@ def outputs_here(tokenizer: Any, model: Any, image_processor: Any) -> dict[str, 
     pixels = process_image(
         probe_picture(), image_processor, image_aspect_ratio=config.image_aspect_ratio
     ).unsqueeze(0)
-    mark = DEFAULT_IMAGE_TOKEN
-    if config.mm_use_im_start_end:
-        mark = f"{DEFAULT_IM_START_TOKEN}{mark}{DEFAULT_IM_END_TOKEN}"
+    mark = picture_mark(start_end=config.mm_use_im_start_end)
     found = {}
     for number, turns in enumerate(PROBES):
         turns = [(role, text and text.replace(DEFAULT_IMAGE_TOKEN, mark)) for role, text in turns]

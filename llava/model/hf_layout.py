@@ -6,6 +6,7 @@ from pathlib import Path
 from transformers import AutoConfig, PretrainedConfig
 
 from llava.errors import UsageError
+from llava.images import PREPROCESSOR_NAMES
 from llava.model.checkpoint import read_files, rename
 from llava.model.config import LlavaConfig
 from llava.model.contents import Contents
@@ -109,7 +110,7 @@ def special_ids(folder: Path, config: dict, text_config: PretrainedConfig) -> di
 
 def aspect_ratio(folder: Path) -> str:
     """`pad` when the folder's image processor pads to a square, else `square` (the middle is cropped)."""
-    for name in ("preprocessor_config.json", "processor_config.json"):
+    for name in PREPROCESSOR_NAMES:
         if (folder / name).is_file():
             values = json.loads((folder / name).read_text(encoding="utf-8"))
             values = values.get("image_processor", values)

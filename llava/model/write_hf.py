@@ -23,6 +23,7 @@ from llava.model.config import LlavaConfig
 from llava.model.hf_layout import MODEL_TYPE, SELECT_FEATURES, SPECIAL_IDS, VISION_TYPES
 from llava.tokenizer import BOUNDARY, CONFIG_NAME, PLAIN_CLASS, TOKENIZER_JSON, has_first_boundary
 
+STRATEGIES = {feature: strategy for strategy, feature in SELECT_FEATURES.items()}
 ROW_MULTIPLE = 64
 ARCHITECTURE = "LlavaForConditionalGeneration"
 PROJECTOR = "mlp2x_gelu"
@@ -144,7 +145,6 @@ def hf_values(config: LlavaConfig, *, rows: int, image_token_id: int, dtype: str
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     text = part_values(config.text_config)
-    strategies = {feature: strategy for strategy, feature in SELECT_FEATURES.items()}
     text |= {
         "architectures": [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.text_config.model_type]],
         "tie_word_embeddings": config.tie_word_embeddings,
@@ -163,7 +163,7 @@ def hf_values(config: LlavaConfig, *, rows: int, image_token_id: int, dtype: str
         "torch_dtype": dtype,
         "vision_config": part_values(config.vision_config),
         "vision_feature_layer": config.mm_vision_select_layer,
-        "vision_feature_select_strategy": strategies[config.mm_vision_select_feature],
+        "vision_feature_select_strategy": STRATEGIES[config.mm_vision_select_feature],
         "conv_template": config.conv_template,
         "tokenizer_model_max_length": config.tokenizer_model_max_length,
         **special_values(config),
@@ -180,13 +180,12 @@ def write_processor(
 
     write_tokenizer(folder, tokenizer)
     with_image = PreTrainedTokenizerFast.from_pretrained(str(folder))
-    strategies = {feature: strategy for strategy, feature in SELECT_FEATURES.items()}
     processor = LlavaProcessor(
         image_processor=picture_processor(image_processor, pad=config.image_aspect_ratio == "pad"),
         tokenizer=with_image,
         patch_size=config.vision_config.patch_size,
         num_additional_image_tokens=1,
-        vision_feature_select_strategy=strategies[config.mm_vision_select_feature],
+        vision_feature_select_strategy=STRATEGIES[config.mm_vision_select_feature],
         chat_template=chat_template(TEMPLATES[config.conv_template]),
     )
     processor.save_pretrained(str(folder))

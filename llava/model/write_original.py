@@ -14,11 +14,12 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from llava.errors import UsageError
+from llava.images import PREPROCESSOR_NAMES
 from llava.model.builder import Opened
 from llava.model.checkpoint import write_weights
 from llava.model.config import LlavaConfig
 from llava.model.key_names import KeyTable, original_table
-from llava.model.original import VISION_TYPE
+from llava.model.original import TOWER, VISION_TYPE
 from llava.model.write_hf import part_values, special_values, write_json
 from llava.tokenizer import CONFIG_NAME, SENTENCEPIECE_MODEL
 
@@ -26,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 MODEL_TYPES = {"llama": "llava_llama", "mistral": "llava_mistral"}
 ARCHITECTURES = {"llama": "LlavaLlamaForCausalLM", "mistral": "LlavaMistralForCausalLM"}
-TOWER = "model.vision_tower."
 TOWER_NAMES = KeyTable((("", "vision_model."),))
 COPIED = (SENTENCEPIECE_MODEL, CONFIG_NAME, "special_tokens_map.json")
 MODEL_KEYS = (
@@ -107,7 +107,7 @@ def write_tower(
     values = part_values(config) | {"architectures": ["CLIPVisionModel"]}
     write_json(folder / "config.json", values | ({"torch_dtype": dtypes.pop()} if len(dtypes) == 1 else {}))
     pictures = image_processor.to_dict() | {"image_processor_type": "CLIPImageProcessor"}
-    write_json(folder / "preprocessor_config.json", pictures)
+    write_json(folder / PREPROCESSOR_NAMES[0], pictures)
 
 
 def write_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerFast, text_folder: Path) -> None:

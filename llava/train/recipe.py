@@ -56,21 +56,11 @@ def run(argv: list[str]) -> None:
     )
     dataset = ConversationDataset(samples, encoding)
     check_long_samples(dataset)
-    writer = CheckpointWriter(
-        kind="lora"
-        if training_args.lora_enable
-        else "projector"
-        if model_args.tune_mm_mlp_adapter
-        else "full",
-        tokenizer=tokenizer,
-        image_processor=image_processor,
-        base=Path(model_args.model_name_or_path) if training_args.lora_enable else None,
-    )
     trainer = LlavaTrainer(
         trainable,
         training_args,
         group_keys=[sample.images or None for sample in samples],
-        writer=writer,
+        writer=writer_of(model_args, training_args, tokenizer, image_processor),
         train_dataset=dataset,
         data_collator=PackingCollator(
             training_args.packing,
@@ -86,6 +76,22 @@ def run(argv: list[str]) -> None:
     trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     finish(trainer, time.perf_counter() - started, steps_before=step_of(resume_from))
     leave_group()
+
+
+def writer_of(
+    model_args: ModelArguments,
+    training_args: TrainingArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    image_processor: BaseImageProcessor,
+) -> CheckpointWriter:
+    """What is saved: the adapter with its base's name, the projector alone, or all weights."""
+    lora = training_args.lora_enable
+    return CheckpointWriter(
+        kind="lora" if lora else "projector" if model_args.tune_mm_mlp_adapter else "full",
+        tokenizer=tokenizer,
+        image_processor=image_processor,
+        base=Path(model_args.model_name_or_path) if lora else None,
+    )
 
 
 def leave_group() -> None:

@@ -13,7 +13,7 @@ FULL_RATES=${FULL_RATES:-2e-4 5e-4 1e-3 2e-3}  # ... and of full fine-tuning
 RANKS=${RANKS:-64}                             # ranks of LoRA; alpha is twice the rank
 CONTROL=${CONTROL:-1}                          # 1 = also a run on shuffled names per seed
 JOBS=${JOBS:-2}                                # runs side by side, one thread each
-RUNS_ROOT=${RUNS_ROOT:-playground/mini_world/runs/learn_forget}
+export RUNS=${RUNS_ROOT:-playground/mini_world/runs/learn_forget}
 
 source scripts/common/mini_world.sh
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
@@ -21,7 +21,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 TOKENIZERS_PARALLE
 # one_run NAME METHOD RECIPE SEED RATE RANK
 one_run() {
     local seed=$4
-    export RUNS=$RUNS_ROOT DATA_DIR=$RUNS_ROOT/data/seed$seed LORA_R=$6 LORA_ALPHA=$(($6 * 2))
+    export LORA_R=$6 LORA_ALPHA=$(($6 * 2))
     train_run "$1" "$2" "$3" "$seed" "$5"
     evaluate_run "$1" "$RUNS/$1/checkpoint"
     rm -f "$RUNS/$1/checkpoint/"*.safetensors # the scores stay; a sweep's weights would fill the disk
@@ -38,9 +38,8 @@ start_run() {
 }
 
 for seed in $SEEDS; do
-    python -m playground.mini_world.make_people --seed "$seed" --identities "$IDENTITIES" --out "$RUNS_ROOT/data/seed$seed"
-    RUNS=$RUNS_ROOT DATA_DIR=$RUNS_ROOT/data/seed$seed
-    export RUNS DATA_DIR
+    export DATA_DIR=$RUNS/data/seed$seed # each run in the background keeps the one it was started with
+    python -m playground.mini_world.make_people --seed "$seed" --identities "$IDENTITIES" --out "$DATA_DIR"
     record_run "base-seed$seed" base "" "" "" "" "$BASE" scripts/v1.5/eval/personal.sh
     evaluate_run "base-seed$seed" "$BASE"
     for recipe in $RECIPES; do
@@ -63,4 +62,4 @@ if [ "$failed" -gt 0 ]; then
     echo "$failed of ${#pids[@]} runs failed, see above; the same command tries them again." >&2
     exit 1
 fi
-python -m llava.eval.report --runs "$RUNS_ROOT" --data "$RUNS_ROOT/data/seed${SEEDS%% *}" --out "$RUNS_ROOT/report.html"
+python -m llava.eval.report --runs "$RUNS" --data "$RUNS/data/seed${SEEDS%% *}" --out "$RUNS/report.html"

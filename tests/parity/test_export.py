@@ -27,6 +27,7 @@ from llava.model.lora import LoraSettings, add_lora
 from llava.train.saving import CheckpointWriter
 from tests.parity.golden import BASES, DATA, golden_folder, golden_tokenizer, open_shared
 from tests.parity.test_hf_layout import theirs, write
+from tests.tiny import tiny_text
 
 FULL = "llava-v1.5-tiny"
 LINEAR = "llava-v1.5-tiny-linear"
@@ -241,17 +242,8 @@ POSITIONS = {
 @pytest.mark.usefixtures("one_process")
 def test_positions_are_written_in_older_words_and_read_back(kind: str, to: str, tmp_path: Path) -> None:
     family, rope = POSITIONS[kind]
-    text = family(
-        vocab_size=1000,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        rope_parameters=dict(rope),
-        **({"sliding_window": 7} if kind == "mistral" else {}),
-    )
+    window = {"sliding_window": 7} if kind == "mistral" else {}
+    text = tiny_text(family, vocab_size=1000, rope_parameters=dict(rope), **window)
     own_model(text, tmp_path / "own")
     assert worst_of(tmp_path / "own", tmp_path / "out", to=to) <= WORST
     stored = read(tmp_path / "out")

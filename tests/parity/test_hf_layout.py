@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
-    CLIPVisionConfig,
     LlamaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
@@ -23,7 +22,7 @@ from llava.errors import UsageError
 from llava.model.builder import load_pretrained_model
 from llava.model.key_names import HF_FLAT_TOWER, HF_NESTED, HF_NESTED_FLAT_TOWER, OURS, KeyTable, hf_table
 from tests.parity.golden import golden_tokenizer
-from tests.tiny import NUM_PATCHES, picture
+from tests.tiny import NUM_PATCHES, SPECIAL_IDS, picture, tiny_text, tiny_vision
 
 IMAGE_TOKEN = 1000
 """Behind the 1000 pieces of the tokenizer; rows up to a multiple of 64 are padding, as llava-hf has them."""
@@ -40,31 +39,12 @@ FAMILIES = {"llama": LlamaConfig, "qwen2": Qwen2Config}
 
 def text_config(family: str, *, tied: bool = False) -> PretrainedConfig:
     """Two layers of a family; grouped-query attention."""
-    return FAMILIES[family](
-        vocab_size=IMAGE_TOKEN,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        tie_word_embeddings=tied,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
-    )
+    return tiny_text(FAMILIES[family], vocab_size=IMAGE_TOKEN, tie_word_embeddings=tied, **SPECIAL_IDS)
 
 
 def theirs(family: str, *, tied: bool = False, **options: object) -> LlavaForConditionalGeneration:
     """A random transformers LLaVA whose vocabulary was grown by the image token and padding."""
-    vision = CLIPVisionConfig(
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        image_size=8,
-        patch_size=4,
-    )
+    vision = tiny_vision(num_layers=3)
     torch.manual_seed(3)
     config = TransformersConfig(
         text_config=text_config(family, tied=tied),

@@ -17,6 +17,7 @@ from llava.model.llava import LlavaForCausalLM
 from llava.model.lora import LoraSettings, add_lora
 from llava.train.saving import CheckpointWriter
 from tests.parity.golden import BASES, DATA, golden_folder, open_shared
+from tests.tiny import tiny_text
 
 FULL = "llava-v1.5-tiny"
 LORA = "llava-v1.5-tiny-lora"
@@ -334,18 +335,7 @@ def test_tokens_around_pictures_are_added_where_the_tokenizer_lacks_them(models:
 
 def test_a_mistral_opens(tmp_path: Path) -> None:
     """A random one, written with the original's names and flat configuration."""
-    text = MistralConfig(
-        vocab_size=1000,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=12,
-        sliding_window=7,
-        rope_theta=5e4,
-        max_position_embeddings=256,
-    )
+    text = tiny_text(MistralConfig, vocab_size=1000, head_dim=12, sliding_window=7, rope_theta=5e4)
     vision = open_shared(FULL)[1].config.vision_config
     torch.manual_seed(0)
     config = LlavaConfig(text_config=text, vision_config=vision)
