@@ -83,15 +83,25 @@ def get_anyres_image_grid_shape(
     return width // patch_size, height // patch_size
 
 
+def borders(rows: int, columns: int, original_size: Size) -> tuple[int, int]:
+    """Rows at the top, as at the bottom, and columns at either side that only saw padding."""
+    width, height = original_size
+    if width / height > columns / rows:
+        return (rows - int(height * (columns / width))) // 2, 0
+    return 0, (columns - int(width * (rows / height))) // 2
+
+
+def unpadded_shape(rows: int, columns: int, original_size: Size) -> tuple[int, int]:
+    """Rows and columns that `unpad_image` leaves."""
+    above, beside = borders(rows, columns, original_size)
+    return rows - 2 * above, columns - 2 * beside
+
+
 def unpad_image(tensor: "Tensor", original_size: Size) -> "Tensor":
     """Features without the rows or columns that only saw padding: (C, H, W) -> (C, H', W').
 
     A picture so narrow that not one row or column is its own leaves none.
     """
-    width, height = original_size
     rows, columns = tensor.shape[1:]
-    if width / height > columns / rows:
-        border = (rows - int(height * (columns / width))) // 2
-        return tensor[:, border : rows - border, :]
-    border = (columns - int(width * (rows / height))) // 2
-    return tensor[:, :, border : columns - border]
+    above, beside = borders(rows, columns, original_size)
+    return tensor[:, above : rows - above, beside : columns - beside]

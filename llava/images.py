@@ -10,13 +10,14 @@ does all of it; torchvision is not needed.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from llava.anyres import divide_to_patches, read_pinpoints, resize_and_pad_image, select_best_resolution
+from llava.anyres import Size, divide_to_patches, read_pinpoints, resize_and_pad_image, select_best_resolution
 from llava.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 180_000_000
 """Most pixels of a picture, and of the square that it is padded to."""
-ASPECT_RATIOS = ("pad", "square")
+WHOLE = ("pad", "square")
+ASPECT_RATIOS = (*WHOLE, "anyres")
+"""A square of the mean colour, the middle of the picture, or tiles (LLaVA-1.6)."""
 PREPROCESSOR_NAMES = ("preprocessor_config.json", "processor_config.json")
 """The file of an image processor, and the one where transformers 5 puts it beside other processors."""
 SIGNATURES = {
@@ -135,8 +138,8 @@ def process_image(image: Image.Image, image_processor: Any, *, image_aspect_rati
     """A picture to (3, H, W): `pad` keeps all of it in a square of the mean colour, `square` crops the
     middle.
     """
-    if image_aspect_ratio not in ASPECT_RATIOS:
-        raise UsageError(f"image_aspect_ratio is {image_aspect_ratio!r}; known: {', '.join(ASPECT_RATIOS)}.")
+    if image_aspect_ratio not in WHOLE:
+        raise UsageError(f"image_aspect_ratio is {image_aspect_ratio!r}; known here: {', '.join(WHOLE)}.")
     if image_aspect_ratio == "pad":
         image = expand2square(to_rgb(image), mean_colour(image_processor))
     side = image_processor.crop_size["height"]
@@ -192,6 +195,29 @@ def process_images(
     if all(one.shape == pixels[0].shape for one in pixels):
         return torch.stack(pixels)
     return pixels
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file's pixels, (3, H, W) or under anyres (1 + tiles, 3, H, W), and its (width, height)."""
+
+    pixels: "Tensor"
+    size: Size
+
+
+def open_picture(path: str | Path, image_processor: Any, model_cfg: Any) -> Picture:
+    """A picture file as the model wants it; errors are those of `load_image`."""
+    image = load_image(path)
+    return Picture(process_images([image], image_processor, model_cfg)[0], image.size)
+
+
+def picture_size(path: str | Path) -> Size:
+    """(width, height) of a picture file from its first bytes; `load_image` tells what is wrong with one."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return load_image(path).size
 
 
 assert not ImageFile.LOAD_TRUNCATED_IMAGES, "damaged pictures must be errors"

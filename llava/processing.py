@@ -19,7 +19,15 @@ from llava.constants import (
     IMAGE_TOKEN_INDEX,
 )
 from llava.errors import UsageError
-from llava.images import load_image, load_image_processor, process_image, process_images
+from llava.images import (
+    Picture,
+    load_image,
+    load_image_processor,
+    open_picture,
+    picture_size,
+    process_image,
+    process_images,
+)
 from llava.rendering import (
     Rendered,
     SeparatorStyle,
@@ -36,11 +44,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Encoded",
+    "Picture",
     "encode_question",
     "encode_sample",
     "expand_image_tokens",
     "load_image",
     "load_image_processor",
+    "open_picture",
+    "picture_size",
     "process_image",
     "process_images",
     "tokenizer_image_token",
@@ -156,20 +167,27 @@ def encode_question(
 
 
 def encode_rendered(
-    rendered: Rendered, tokenizer: "PreTrainedTokenizerFast", *, num_patches: int, has_image: bool
+    rendered: Rendered,
+    tokenizer: "PreTrainedTokenizerFast",
+    *,
+    num_patches: int | Sequence[int],
+    has_image: bool,
 ) -> Encoded:
     """Tokenise each piece between pictures once; a token is a target when it begins within an answer's
-    span.
+    span. `num_patches` is one number for all pictures, or one for each.
     """
     pieces = rendered.text.split(DEFAULT_IMAGE_TOKEN) if has_image else [rendered.text]
+    counts = [num_patches] * (len(pieces) - 1) if isinstance(num_patches, int) else list(num_patches)
+    if len(counts) != len(pieces) - 1:
+        raise UsageError(f"the text has {len(pieces) - 1} <image>, but {len(counts)} pictures came.")
     starts = [start for start, _ in rendered.answer_spans]
     ids = [tokenizer.bos_token_id] if starts_with_bos(tokenizer) else []
     labels = [IGNORE_INDEX] * len(ids)
     place, prefix_length = 0, 0
     for number, piece in enumerate(pieces):
         if number:
-            ids += [IMAGE_TOKEN_INDEX] * num_patches
-            labels += [IGNORE_INDEX] * num_patches
+            ids += [IMAGE_TOKEN_INDEX] * counts[number - 1]
+            labels += [IGNORE_INDEX] * counts[number - 1]
             prefix_length = len(ids)
             place += len(DEFAULT_IMAGE_TOKEN)
         for token, (start, _) in zip(*encode_with_offsets(tokenizer, piece), strict=True):

@@ -13,7 +13,7 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedTokenizerBase
 
 from llava.eval.questions import Question
 from llava.model.llava import LlavaForCausalLM
-from llava.processing import Encoded
+from llava.processing import Encoded, Picture
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,12 @@ class Decoding:
 
 @dataclass(frozen=True)
 class AnswerEngine:
-    """`encode` turns a question into ids with an open answer, `load_pixels` a picture's path into (3, H,
-    W).
-    """
+    """`encode` turns a question into ids with an open answer, `load_picture` opens a picture's path."""
 
     model: LlavaForCausalLM
     tokenizer: PreTrainedTokenizerBase
     encode: Callable[[Question], Encoded]
-    load_pixels: Callable[[str], Tensor]
+    load_picture: Callable[[str], Picture]
     decoding: Decoding
 
     def answer(self, questions: Sequence[Question], *, batch_size: int) -> Iterator[tuple[int, str]]:
@@ -69,7 +67,7 @@ class AnswerEngine:
         ids, mask = align_questions(encoded, prefix_length=length, padding=self.tokenizer.pad_token_id or 0)
         cache = self._prefill(questions, encoded[0].input_ids[:length], device) if length else None
         output = self.model.generate(
-            ids.to(device),
+            input_ids=ids.to(device),
             attention_mask=mask.to(device),
             past_key_values=cache,
             generation_config=self.decoding.as_config(self.tokenizer),
@@ -82,11 +80,11 @@ class AnswerEngine:
     ) -> DynamicCache:
         """Key-value cache of the prefix, one row per question; each picture passes through the model once."""
         paths = list(dict.fromkeys(str(question.image_path) for question in questions))
-        pixels = torch.stack([self.load_pixels(path) for path in paths]).to(device)
+        pictures = [self.load_picture(path) for path in paths]
         cache = DynamicCache(config=self.model.config.text_config)
         self.model(
             input_ids=torch.tensor([prefix] * len(paths), device=device),
-            pixel_values=pixels,
+            image_features=features_of(self.model, pictures),
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
@@ -94,6 +92,14 @@ class AnswerEngine:
         rows = [paths.index(str(question.image_path)) for question in questions]
         cache.batch_select_indices(torch.tensor(rows, device=device))
         return cache
+
+
+def features_of(model: LlavaForCausalLM, pictures: Sequence[Picture]) -> Sequence[Tensor]:
+    """The pictures' features, all in one pass of the vision tower."""
+    pixels = [picture.pixels.to(model.device, model.dtype) for picture in pictures]
+    whole = all(one.dim() == 3 for one in pixels)
+    sizes = [picture.size for picture in pictures]
+    return model.picture_features(torch.stack(pixels) if whole else pixels, sizes)
 
 
 def plan_batches(

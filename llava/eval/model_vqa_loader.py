@@ -85,7 +85,7 @@ def answer_file(options: Namespace, questions: Sequence[Question]) -> None:
     from llava.model.builder import load_pretrained_model
     from llava.model.checkpoint import weights_hash
     from llava.model.locations import find_folder
-    from llava.processing import encode_question, load_image, process_image
+    from llava.processing import Picture, encode_question, open_picture, picture_size
 
     tokenizer, model, image_processor, _ = load_pretrained_model(options.model_path, options.model_base)
     mode = options.conv_mode or model.config.conv_template
@@ -102,23 +102,24 @@ def answer_file(options: Namespace, questions: Sequence[Question]) -> None:
     start = file.open()
     torch.manual_seed(options.seed)
 
-    def load_pixels(path: str) -> torch.Tensor:
-        pixels = process_image(
-            load_image(path), image_processor, image_aspect_ratio=model.config.image_aspect_ratio
-        )
-        return pixels.to(model.dtype)
+    def load_picture(path: str) -> Picture:
+        return open_picture(path, image_processor, model.config)
+
+    def num_tokens(path: str | None) -> int:
+        tiled = path is not None and model.config.image_aspect_ratio == "anyres"
+        return model.config.num_image_tokens(picture_size(path)) if tiled else model.num_patches
 
     def encode(question: Question) -> object:
         return encode_question(
             question.text,
             TEMPLATES[mode],
             tokenizer,
-            num_patches=model.num_patches,
+            num_patches=num_tokens(question.image_path),
             has_image=question.image_path is not None,
             start_end=model.config.mm_use_im_start_end,
         )
 
-    engine = AnswerEngine(model, tokenizer, encode, load_pixels, decoding)
+    engine = AnswerEngine(model, tokenizer, encode, load_picture, decoding)
     write_answers(engine, file, questions, start=start, batch_size=options.batch_size)
     sys.stderr.write(f"{len(questions)} answers ({start} were there): {options.answers_file}\n")
 

@@ -211,7 +211,17 @@ def open_checkpoint(
         num_rows=model.config.text_config.vocab_size,
     )
     dtypes = {key: value.dtype for key, value in stored.items()}
-    return Opened(model.eval(), tokenizer, load_image_processor(picture_folder), text_folder, dtypes)
+    image_processor = fit_to_scales(load_image_processor(picture_folder), model.config)
+    return Opened(model.eval(), tokenizer, image_processor, text_folder, dtypes)
+
+
+def fit_to_scales(image_processor: Any, config: LlavaConfig) -> Any:
+    """The image processor for the largest size at which a picture is seen (S2)."""
+    if config.scales:
+        side = config.scales[-1]
+        image_processor.size = {"shortest_edge": side}
+        image_processor.crop_size = {"height": side, "width": side}
+    return image_processor
 
 
 def load_pretrained_model(

@@ -21,7 +21,7 @@ from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import TEMPLATES, Turn, render
 from llava.errors import UsageError, exit_on_usage_error
 from llava.model.builder import load_pretrained_model
-from llava.processing import encode_rendered, picture_mark, process_image
+from llava.processing import encode_rendered, picture_mark, process_images
 
 LAYOUTS = ("hf", "llava")
 LOGITS_ATOL = 1e-3
@@ -52,18 +52,19 @@ def probe_picture() -> Image.Image:
 def outputs_here(tokenizer: Any, model: Any, image_processor: Any) -> dict[str, Tensor]:
     """Ids (one -200 per patch) and logits of the three inputs, as this package makes them."""
     config = model.config
-    pixels = process_image(
-        probe_picture(), image_processor, image_aspect_ratio=config.image_aspect_ratio
-    ).unsqueeze(0)
+    picture = probe_picture()
+    pixels = process_images([picture], image_processor, config)
     mark = picture_mark(start_end=config.mm_use_im_start_end)
     found = {}
     for number, turns in enumerate(PROBES):
         turns = [(role, text and text.replace(DEFAULT_IMAGE_TOKEN, mark)) for role, text in turns]
         rendered = render(TEMPLATES[config.conv_template], turns)
-        encoded = encode_rendered(rendered, tokenizer, num_patches=config.num_patches, has_image=True)
+        counts = [config.num_image_tokens(picture.size)] * rendered.text.count(DEFAULT_IMAGE_TOKEN)
+        encoded = encode_rendered(rendered, tokenizer, num_patches=counts, has_image=True)
         ids = torch.tensor([encoded.input_ids])
         with torch.no_grad():
-            logits = model(input_ids=ids, pixel_values=pixels if encoded.num_images else None).logits
+            features = model.picture_features(pixels, [picture.size]) if counts else None
+            logits = model(input_ids=ids, image_features=features).logits
         found |= {f"{number}.ids": ids, f"{number}.logits": logits.float()}
     return found
 

@@ -34,8 +34,12 @@ def replace_start(key: str, pairs: Iterable[tuple[str, str]]) -> str:
     raise KeyError(key)
 
 
+NEWLINE = "model.image_newline"
+"""The vector at the end of a row of patches (LLaVA-1.6), in memory and in the original's files."""
+
 OURS = KeyTable(
     (
+        (NEWLINE, "image_newline"),
         ("model.language_model.", "language_model.model."),
         ("lm_head.", "language_model.lm_head."),
         ("model.vision_tower.", "vision_tower.vision_model."),
@@ -99,6 +103,7 @@ def original_table(projector_type: str) -> KeyTable:
     return KeyTable(
         (
             *projector,
+            (NEWLINE, NEWLINE),
             ("model.vision_tower.", "model.vision_tower.vision_tower.vision_model."),
             ("model.language_model.", "model."),
             ("lm_head.", "lm_head."),

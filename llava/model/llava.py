@@ -4,7 +4,9 @@ The attribute names are those of transformers' LlavaForConditionalGeneration, so
 here loads there.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -14,11 +16,14 @@ from transformers import AutoModel, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.errors import UsageError
 from llava.model.attention import attention_mask_for
 from llava.model.config import LlavaConfig
-from llava.model.fusion import embed_text, expand_placeholders, write_features
+from llava.model.fusion import embed_text, write_features
+from llava.model.original_form import Expanded, Images, choose_pictures, expand, placeholders_per_row
 from llava.model.projector import MultiModalProjector
-from llava.model.vision_tower import encode_pictures
+from llava.model.tiles import read_size
+from llava.model.vision_tower import encode_pictures, encode_scales
 
 
 @dataclass
@@ -38,10 +43,11 @@ class LlavaModel(nn.Module):
     def __init__(self, config: LlavaConfig) -> None:
         super().__init__()
         self.vision_tower = AutoModel.from_config(config.vision_config)
-        self.multi_modal_projector = MultiModalProjector(
-            config.mm_projector_type, config.vision_config.hidden_size, config.text_config.hidden_size
-        )
+        width = config.text_config.hidden_size
+        self.multi_modal_projector = MultiModalProjector(config.mm_projector_type, config.vision_width, width)
         self.language_model = AutoModel.from_config(config.text_config)
+        if config.tiling.has_newline:
+            self.image_newline = nn.Parameter(torch.randn(width) / width**0.5)
 
 
 class LlavaForCausalLM(PreTrainedModel, GenerationMixin):
@@ -86,16 +92,43 @@ class LlavaForCausalLM(PreTrainedModel, GenerationMixin):
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """Pictures to features ready for the language model: (I, 3, H, W) -> (I, P, D)."""
-        features = encode_pictures(
+        encode = partial(
+            encode_pictures,
             self.model.vision_tower,
-            pixel_values,
             layer=self.config.mm_vision_select_layer,
             feature=self.config.mm_vision_select_feature,
         )
+        scales = self.config.scales
+        features = encode_scales(encode, pixel_values, scales=scales) if scales else encode(pixel_values)
         weight = next(self.model.multi_modal_projector.parameters(), None)
         return self.model.multi_modal_projector(features if weight is None else features.to(weight.dtype))
 
-    def fuse(self, input_ids: Tensor, pixel_values: Tensor | None, image_features: Tensor | None) -> Tensor:
+    def picture_features(self, images: Images, image_sizes: Sequence | None = None) -> Sequence[Tensor]:
+        """Features of pictures that may come in tiles, one (P, D) each.
+
+        A tensor (I, 3, H, W) is encoded as it is. In a list, or a tensor (I, tiles, 3, H, W), each entry is a
+        picture with its tiles behind it, put together by mm_patch_merge_type; `image_sizes` are the (width,
+        height) of the files.
+        """
+        if not len(images):
+            return []
+        if isinstance(images, Tensor) and images.dim() == 4:
+            return list(self.encode_images(images))
+        parts = [image if image.dim() == 4 else image[None] for image in images]
+        features = self.encode_images(torch.cat(parts)).split([len(part) for part in parts])
+        sizes = [None] * len(parts) if image_sizes is None else [read_size(size) for size in image_sizes]
+        if len(sizes) != len(parts):
+            raise UsageError(f"{len(parts)} pictures came, but {len(sizes)} image_sizes; give one for each.")
+        newline = getattr(self.model, "image_newline", None)
+        tiling = self.config.tiling
+        return [tiling.merged(one, size, newline) for one, size in zip(features, sizes, strict=True)]
+
+    def fuse(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor | None,
+        image_features: Tensor | Sequence[Tensor] | None,
+    ) -> Tensor:
         """Embeddings (B, T, D) of ids whose pictures stand as one placeholder per patch.
 
         A training batch without a picture still runs tower and projector on a black one, multiplied by zero:
@@ -127,12 +160,12 @@ class LlavaForCausalLM(PreTrainedModel, GenerationMixin):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         pixel_values: Tensor | None = None,
-        image_features: Tensor | None = None,
+        image_features: Tensor | Sequence[Tensor] | None = None,
         group_ids: Tensor | None = None,
         branch_ids: Tensor | None = None,
         targets: Tensor | None = None,
-        images: Tensor | list[Tensor] | None = None,
-        image_sizes: object | None = None,
+        images: Images | None = None,
+        image_sizes: Sequence | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
         num_items_in_batch: Tensor | int | None = None,
@@ -148,19 +181,19 @@ class LlavaForCausalLM(PreTrainedModel, GenerationMixin):
             position_ids: (B, T); in packs they restart after the prefix in each branch.
             labels: (B, T) ids or `IGNORE_INDEX`; position t is predicted from t - 1.
             pixel_values: (I, 3, H, W), in the order of their placeholders.
-            image_features: (I, P, D) from `encode_images`, instead of pixel_values.
+            image_features: (I, P, D) from `encode_images`, or what `picture_features` gives.
             group_ids, branch_ids: (B, T), see `llava.model.attention`; -1 in group_ids is padding.
             targets: (N, 3) rows of (row, position that predicts, id); logits are computed there only.
-            images: (I, 3, H, W) or a list of (3, H, W): pictures in the original calling form.
+            images, image_sizes: pictures in the original calling form, see `picture_features`.
             logits_to_keep: logits of the last so many positions only; 0 = all.
         """
-        if (
-            images is not None
-            and input_ids is not None
-            and (past_key_values is None or input_ids.shape[1] > 1)
-        ):
-            input_ids, attention_mask, labels = self._expand_original_form(input_ids, attention_mask, labels)
-            pixel_values = images if isinstance(images, Tensor) else torch.stack(list(images))
+        if images is not None and input_ids is not None and input_ids.shape[1] > 1:  # no step of decoding
+            expanded, features = self.from_original_form(
+                input_ids, attention_mask, labels, images=images, image_sizes=image_sizes
+            )
+            input_ids, attention_mask, labels = vars(expanded).values()
+            image_features = features or None
+            position_ids = None  # they were counted with one position per picture
         if inputs_embeds is None:
             inputs_embeds = self.fuse(input_ids, pixel_values, image_features)
         if group_ids is not None:
@@ -202,49 +235,64 @@ class LlavaForCausalLM(PreTrainedModel, GenerationMixin):
         total = functional.cross_entropy(logits, targets[:, 2], reduction="sum")
         return total / (len(targets) if num_items_in_batch is None else num_items_in_batch)
 
-    def _expand_original_form(
-        self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Ids, mask and labels with one position per patch instead of one per picture."""
-        num_patches = self.config.num_patches
-        expanded, mask = expand_placeholders(input_ids, attention_mask, num_patches=num_patches)
-        if labels is None:
-            return expanded, mask, None
-        kept = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        new_labels = torch.full_like(expanded, IGNORE_INDEX)
-        for row, (ids, row_labels, row_kept) in enumerate(zip(input_ids, labels, kept.bool(), strict=True)):
-            repeats = torch.where(ids[row_kept] == IMAGE_TOKEN_INDEX, num_patches, 1)
-            values = row_labels[row_kept].repeat_interleave(repeats)
-            new_labels[row, : len(values)] = values
-        return expanded, mask, new_labels
+    def from_original_form(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        labels: Tensor | None = None,
+        *,
+        images: Images,
+        image_sizes: Sequence | None = None,
+        padding_side: str | None = None,
+    ) -> tuple[Expanded, list[Tensor]]:
+        """Ids with one -200 per picture (B, T) to one per patch, and the features that belong there.
+
+        Rows are padded on the side that config.tokenizer_padding_side names, unless one is given.
+        """
+        chosen = choose_pictures(placeholders_per_row(input_ids, attention_mask), images)
+        if len(chosen) < len(images):
+            images = images[chosen] if isinstance(images, Tensor) else [images[place] for place in chosen]
+            image_sizes = image_sizes and [image_sizes[place] for place in chosen]
+        features = self.picture_features(images, image_sizes)
+        expanded = expand(
+            input_ids,
+            attention_mask,
+            labels,
+            counts=[len(one) for one in features],
+            padding_side=padding_side or self.config.tokenizer_padding_side,
+        )
+        return expanded, features
 
     @torch.no_grad()
     def generate(
-        self, inputs: Tensor | None = None, images: Tensor | None = None, **kwargs: object
+        self,
+        inputs: Tensor | None = None,
+        images: Images | None = None,
+        image_sizes: Sequence | None = None,
+        **kwargs: object,
     ) -> object:
-        """`GenerationMixin.generate`; with `images` in the original form (one -200 per picture) it returns
-        new ids only.
+        """The original's form: `inputs` (B, T) with one -200 per picture; the result holds new ids only.
+
+        With `input_ids=` or `inputs_embeds=` instead it is transformers' own `generate`, whose result begins
+        with the prompt.
         """
-        kwargs.pop("image_sizes", None)
-        if images is None:
-            return super().generate(inputs, **kwargs)
-        ids, mask = expand_placeholders(
-            inputs, kwargs.pop("attention_mask", None), num_patches=self.config.num_patches
+        if inputs is None:
+            return super().generate(**kwargs)
+        mask: Any = kwargs.pop("attention_mask", None)
+        kwargs.pop("position_ids", None)  # they follow from the mask
+        # decoding goes on at the right end, so rows are aligned there
+        expanded, features = self.from_original_form(
+            inputs,
+            mask,
+            images=[] if images is None else images,
+            image_sizes=image_sizes,
+            padding_side="left",
         )
-        if bool((mask == 0).any()):  # decoding goes on at the right end, so rows are aligned there
-            ids, mask = align_right(ids, mask)
-        pictures = images if isinstance(images, Tensor) else torch.stack(list(images))
-        embeddings = self.fuse(ids, pictures, None)
-        return super().generate(inputs_embeds=embeddings, attention_mask=mask, **kwargs)
+        embeddings = self.fuse(expanded.input_ids, None, features or None)
+        return super().generate(inputs_embeds=embeddings, attention_mask=expanded.attention_mask, **kwargs)
 
 
 def targets_of_labels(labels: Tensor) -> Tensor:
     """Labels (B, T) of plain causal rows to targets (N, 3): (row, position before the label, id)."""
     rows, positions = torch.nonzero(labels[:, 1:] != IGNORE_INDEX, as_tuple=True)
     return torch.stack([rows, positions, labels[rows, positions + 1]], dim=1)
-
-
-def align_right(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Move right padding to the left: (B, T), (B, T) -> the same shapes."""
-    order = mask.argsort(dim=1, stable=True)
-    return ids.gather(1, order), mask.gather(1, order)

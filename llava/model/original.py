@@ -63,15 +63,12 @@ def read_original(folder: Path, config: dict, model_base: str | None) -> Content
 
 def refuse_unsupported(folder: Path, config: dict) -> None:
     """`UsageError` that names an option which would change the model and is not supported."""
-    allowed = {
-        "image_aspect_ratio": (*ASPECT_RATIOS, None),
-        "mm_patch_merge_type": ("flat", None),
-        "s2": (False, None),
-    }
-    for name, values in allowed.items():
-        if config.get(name) not in values:
-            known = ", ".join(repr(value) for value in values if value is not None)
-            raise UsageError(f"{folder}: {name} is {config[name]!r}, which is not supported; known: {known}.")
+    found = config.get("image_aspect_ratio")
+    if found not in (*ASPECT_RATIOS, None):
+        raise UsageError(
+            f"{folder}: image_aspect_ratio is {found!r}, which is not supported; known: "
+            f"{', '.join(map(repr, ASPECT_RATIOS))}."
+        )
     if not isinstance(config.get("mm_vision_tower"), str):
         raise UsageError(f"{folder}: mm_vision_tower in config.json does not name a vision tower.")
 

@@ -67,12 +67,19 @@ PICTURE_SETTINGS = (
 
 def refuse_hf(config: LlavaConfig) -> None:
     """`UsageError` that names what this layout cannot express."""
-    wanted = {"mm_projector_type": PROJECTOR, "mm_use_im_start_end": False}
-    for name, value in wanted.items():
+    wanted = {
+        "mm_projector_type": (PROJECTOR,),
+        "mm_use_im_start_end": (False,),
+        "image_aspect_ratio": ("pad", "square"),
+        "mm_patch_merge_type": ("flat",),
+        "s2": (False,),
+    }
+    for name, values in wanted.items():
         found = getattr(config, name)
-        if found != value:
+        if found not in values:
+            known = " or ".join(map(repr, values))
             raise UsageError(
-                f"{name} is {found!r}; transformers' LLaVA has only {value!r}. Use --to llava instead."
+                f"{name} is {found!r}; transformers' LLaVA has only {known}. Use --to llava instead."
             )
     if config.vision_config.model_type not in VISION_TYPES:
         raise UsageError(

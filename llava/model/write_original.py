@@ -31,6 +31,7 @@ TOWER_NAMES = KeyTable((("", "vision_model."),))
 COPIED = (SENTENCEPIECE_MODEL, CONFIG_NAME, "special_tokens_map.json")
 MODEL_KEYS = (
     "image_aspect_ratio",
+    "mm_patch_merge_type",
     "mm_projector_type",
     "mm_use_im_patch_token",
     "mm_use_im_start_end",
@@ -88,8 +89,9 @@ def config_values(config: LlavaConfig) -> dict[str, object]:
     return {
         **{name: getattr(config, name) for name in MODEL_KEYS},
         "freeze_mm_mlp_adapter": False,
-        "mm_hidden_size": config.vision_config.hidden_size,
-        "mm_patch_merge_type": "flat",
+        **({"image_grid_pinpoints": config.image_grid_pinpoints} if config.image_grid_pinpoints else {}),
+        **({"s2": True, "s2_scales": ",".join(map(str, config.scales))} if config.s2 else {}),
+        "mm_hidden_size": config.vision_width,
         "tie_word_embeddings": config.tie_word_embeddings,
         "tune_mm_mlp_adapter": False,
         "use_mm_proj": True,

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from llava.model.fusion import expand_placeholders
 from llava.model.vision_tower import encode_pictures
 from tests.parity.golden import DATA, golden, golden_batch, golden_pixels, open_shared
 
@@ -97,10 +96,14 @@ def test_fused_embeddings_are_equal() -> None:
     _, model, processor, _ = open_shared(name)
     case = FORWARD["variants"][name]["batches"]["mixed4"]
     batch = golden_batch(case, processor, model.config.image_aspect_ratio)
-    ids, mask = expand_placeholders(batch.input_ids, batch.attention_mask, num_patches=model.num_patches)
-    assert ["".join(map(str, row.tolist())) for row in mask] == case["fused"]["attention_mask"]
+    assert batch.images is not None
     with torch.no_grad():
-        fused = model.fuse(ids, batch.images, None)
+        expanded, features = model.from_original_form(
+            batch.input_ids, batch.attention_mask, images=batch.images
+        )
+        fused = model.fuse(expanded.input_ids, None, features)
+    mask = expanded.attention_mask
+    assert ["".join(map(str, row.tolist())) for row in mask] == case["fused"]["attention_mask"]
     valid = mask.bool()
     views = {"head": fused[..., :3], "mean": fused.mean(-1), "norm": fused.norm(dim=-1)}
     for what, found in views.items():

@@ -262,9 +262,11 @@ def test_a_projector_needs_a_base_and_a_lone_config_is_refused(models: Path) -> 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"image_aspect_ratio": "anyres"},
-        {"mm_patch_merge_type": "spatial_unpad"},
-        {"s2": True},
+        {"image_aspect_ratio": "anyres_max_9"},
+        {"image_grid_pinpoints": "(1x1),...,(6x6)", "image_aspect_ratio": "anyres"},
+        {"mm_patch_merge_type": "spatial_pool"},
+        {"s2": "yes"},
+        {"s2_scales": "100,200", "s2": True},
         {"mm_projector_type": "resampler"},
         {"mm_vision_select_feature": "cls"},
         {"mm_vision_tower": None},

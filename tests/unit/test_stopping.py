@@ -43,7 +43,7 @@ def decode_with(
         stopping_criteria=criteria,
         **kwargs,
     )
-    return output[:, 0 if "images" in kwargs else prompts.shape[1] :].tolist()
+    return output.tolist()
 
 
 def steps_until(ids: list[int], keyword: str) -> int:

@@ -5,12 +5,11 @@ once.
 import random
 
 import pytest
-import torch
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.eval.engine import AnswerEngine, Decoding, align_questions, plan_batches
 from llava.eval.questions import Question
-from llava.processing import Encoded
+from llava.processing import Encoded, Picture
 from tests.parity.golden import golden_tokenizer
 from tests.tiny import NUM_PATCHES, VOCABULARY, picture, tiny_model
 
@@ -35,9 +34,9 @@ def test_batches_change_no_answer(seed: int) -> None:
     assert len({question.image_path for question in questions}) > 2, "pictures must be shared and mixed"
     loaded: list[str] = []
 
-    def load(path: str) -> torch.Tensor:
+    def load(path: str) -> Picture:
         loaded.append(path)
-        return picture(path)
+        return Picture(picture(path), (8, 8))
 
     tokenizer = golden_tokenizer("nonlegacy")
     engine = AnswerEngine(

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from llava.errors import UsageError
-from llava.model.fusion import expand_placeholders
-from llava.model.llava import align_right, targets_of_labels
+from llava.model.llava import targets_of_labels
 from tests.tiny import NUM_PATCHES, picture, tiny_model
 
 PLACEHOLDERS = [-200] * NUM_PATCHES
@@ -66,16 +65,3 @@ def test_generate_in_the_original_form_is_greedy_decoding_by_hand() -> None:
                 logits = model(input_ids=torch.tensor([ids]), pixel_values=pixels[row : row + 1]).logits
             assert logits[0, -1].argmax().item() == token
             ids.append(token)
-
-
-def test_original_form_drops_padding_inside_a_row() -> None:
-    ids = torch.tensor([[0, 1, -200, 5]])
-    expanded, mask = expand_placeholders(ids, torch.tensor([[0, 1, 1, 1]]), num_patches=2)
-    assert expanded.tolist() == [[1, -200, -200, 5]]
-    assert mask.tolist() == [[1, 1, 1, 1]]
-
-
-def test_align_right_moves_padding_to_the_left() -> None:
-    ids, mask = align_right(torch.tensor([[4, 5, 0]]), torch.tensor([[1, 1, 0]]))
-    assert ids.tolist() == [[0, 4, 5]]
-    assert mask.tolist() == [[0, 1, 1]]
