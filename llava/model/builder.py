@@ -4,6 +4,7 @@ vision tower.
 
 import logging
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,16 @@ from llava.model.llava import LlavaForCausalLM
 from llava.model.locations import find_folder
 from llava.model.lora import merge, wrap
 from llava.model.original import TEXT_TYPES, is_original, read_original
+from llava.model.placement import one_device, share_out
+from llava.model.quantize import import_bitsandbytes, quantize
 from llava.model.vision_tower import load_vision_tower
 from llava.tokenizer import add_image_tokens, load_tokenizer
 
 logger = logging.getLogger(__name__)
+
+OPTIONS = ("dtype", "torch_dtype", "attn_implementation", "use_flash_attention_2")
+WITHOUT_EFFECT = ("multimodal", "low_cpu_mem_usage", "cache_dir", "trust_remote_code")
+"""Keywords of `load_pretrained_model` that clients of the original give, and that change nothing here."""
 
 
 @dataclass(frozen=True)
@@ -238,17 +245,60 @@ def load_pretrained_model(
     """The original's loader: (tokenizer, model in eval mode, image processor, context length in tokens).
 
     The kind of checkpoint is decided by its config.json and files; `model_name` is accepted and not used.
-    `dtype` (or `torch_dtype`) may be given; the default is float16 on CUDA and float32 elsewhere.
+    `dtype` (or `torch_dtype`, a type or its name) may be given; the default is float16 on CUDA and float32
+    elsewhere. `device_map` is a device, a map, or one of transformers' words; `device` counts before it.
     """
-    if load_8bit or load_4bit:
-        raise UsageError("loading in 8 or 4 bits is not supported yet; leave out load_8bit and load_4bit.")
+    if model_name is not None:
+        logger.warning("model_name %r is not used: config.json says what the checkpoint is.", model_name)
+    if load_8bit and load_4bit:
+        raise UsageError("load_8bit and load_4bit exclude each other; give one of them.")
+    bits = 4 if load_4bit else 8 if load_8bit else 16
+    if bits < 16:
+        import_bitsandbytes()  # before the weights are read
+    options = read_options(kwargs, use_flash_attn=use_flash_attn)
     folder = find_folder(model_path)
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype: Any = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None)
-    dtype = dtype or (torch.float16 if target.type == "cuda" else torch.float32)
-    attention: Any = "flash_attention_2" if use_flash_attn else kwargs.pop("attn_implementation", None)
-    opened = open_checkpoint(folder, model_base, dtype=dtype, attn_implementation=attention)
-    opened.model.to(target)
-    config = opened.model.config
-    context = getattr(config, "max_sequence_length", None) or config.tokenizer_model_max_length
-    return opened.tokenizer, opened.model, opened.image_processor, int(context)
+    target = one_device(device_map, device)
+    if target is None and bits < 16:
+        raise UsageError(f"a model in {bits} bits goes to one device; name it with device='cuda:0'.")
+    dtype = options.dtype or (torch.float32 if target is not None and target.type == "cpu" else torch.float16)
+    opened = open_checkpoint(folder, model_base, dtype=dtype, attn_implementation=options.attention)
+    model = opened.model
+    if target is None:
+        model = share_out(model, device_map)
+    else:
+        if bits < 16:
+            quantize(model, bits, target)
+        model.to(target)
+    context = getattr(model.config, "max_sequence_length", None) or model.config.tokenizer_model_max_length
+    return opened.tokenizer, model, opened.image_processor, int(context)
+
+
+@dataclass(frozen=True)
+class LoadingOptions:
+    """What the loader's other keywords say; None where they are silent."""
+
+    dtype: torch.dtype | None
+    attention: str | None
+
+
+def read_options(kwargs: dict[str, object], *, use_flash_attn: bool) -> LoadingOptions:
+    """The keywords that clients of the original hand through to transformers.
+
+    Raises `TypeError` for an unknown one, as a call does, and `UsageError` for an unknown type of number or a
+    missing package.
+    """
+    unknown = set(kwargs) - {*OPTIONS, *WITHOUT_EFFECT}
+    if unknown:
+        raise TypeError(f"load_pretrained_model() got unexpected keywords: {', '.join(sorted(unknown))}")
+    dtype: Any = kwargs.get("dtype") or kwargs.get("torch_dtype")
+    if isinstance(dtype, str):
+        name = dtype.removeprefix("torch.")
+        dtype = None if name == "auto" else getattr(torch, name, name)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise UsageError(f"dtype is {dtype!r}; use float32, float16 or bfloat16.")
+    attention: Any = kwargs.get("attn_implementation")
+    if use_flash_attn or kwargs.get("use_flash_attention_2"):
+        attention = "flash_attention_2"
+    if attention == "flash_attention_2" and find_spec("flash_attn") is None:
+        raise UsageError("flash attention 2 needs flash-attn; pip install flash-attn, or do not ask for it.")
+    return LoadingOptions(dtype, attention)
