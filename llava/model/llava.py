@@ -263,6 +263,33 @@ class LlavaForCausalLM(PreTrainedModel, GenerationMixin):
         )
         return expanded, features
 
+    def prepare_inputs_labels_for_multimodal(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        past_key_values: object | None,
+        labels: Tensor | None,
+        images: Images | None,
+        image_sizes: Sequence | None = None,
+    ) -> tuple:
+        """The original's method, which code that looks into a LLaVA calls.
+
+        Returns (None, position_ids, attention_mask, past_key_values, embeddings (B, T, D), labels), with None
+        for what was not given. A step of decoding, or a call without pictures, comes back as it is.
+        """
+        if images is None or input_ids.shape[1] == 1:
+            return input_ids, position_ids, attention_mask, past_key_values, None, labels
+        expanded, features = self.from_original_form(
+            input_ids, attention_mask, labels, images=images, image_sizes=image_sizes
+        )
+        embeddings = self.fuse(expanded.input_ids, None, features or None)
+        mask = expanded.attention_mask
+        if position_ids is not None:
+            position_ids = (mask.cumsum(dim=1) - 1) * mask
+        kept = None if attention_mask is None else mask.to(attention_mask.dtype)
+        return None, position_ids, kept, past_key_values, embeddings, expanded.labels
+
     @torch.no_grad()
     def generate(
         self,

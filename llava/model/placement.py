@@ -22,7 +22,7 @@ def one_device(device_map: object, device: str | None) -> torch.device | None:
         device_map = next(iter(device_map.values()))
     # the original's default, "cuda", leaves it to device_map
     named: Any = device if device not in (None, "cuda") else device_map
-    if named is None or named in SPREADING:
+    if named in (None, "") or named in SPREADING:
         if torch.cuda.device_count() > 1 and named in SPREADING:
             return None
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -24,6 +24,13 @@ def test_the_package_itself_names_the_model() -> None:
     assert llava.LlavaLlamaForCausalLM is LlavaForCausalLM
 
 
+def test_the_originals_modules_can_be_imported() -> None:
+    from llava.model.language_model import llava_llama, llava_mistral
+
+    assert llava_llama.LlavaLlamaForCausalLM is llava_mistral.LlavaMistralForCausalLM is LlavaForCausalLM
+    assert llava_llama.LlavaConfig is llava_mistral.LlavaMistralConfig is LlavaConfig
+
+
 def test_other_names_are_errors() -> None:
     with pytest.raises(AttributeError, match="LlavaMptForCausalLM"):
         _ = llava.model.LlavaMptForCausalLM

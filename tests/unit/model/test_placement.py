@@ -32,6 +32,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, num_gpus: int) -> None:
         ("auto", "cuda:1", 2, "cuda:1"),
         ("auto", "cpu", 2, "cpu"),
         (None, None, 2, "cuda"),
+        ("", None, 2, "cuda"),
         ("cuda:1", None, 2, "cuda:1"),
         ({"": "cuda:1"}, None, 2, "cuda:1"),
         ({"": 1}, "cuda", 2, "cuda:1"),
