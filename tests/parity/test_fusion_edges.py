@@ -129,8 +129,9 @@ def test_a_step_of_decoding_comes_back_as_it_is() -> None:
 
 
 def test_pictures_with_a_dimension_more() -> None:
-    """(I, n, 3, H, W): all n pictures of an entry behind one placeholder. The recorded loss of two each is not
-    compared: which pictures they were is not known.
+    """(I, n, 3, H, W): all n pictures of an entry behind one placeholder.
+
+    The recorded loss of two each is not compared: which pictures they were is not known.
     """
     inputs = batch().as_inputs()
     assert inputs["images"] is not None
