@@ -14,6 +14,7 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedTokenizerBase
 from llava.eval.questions import Question
 from llava.model.llava import LlavaForCausalLM
 from llava.processing import Encoded
+from llava.tokenizer import decode_text
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,7 @@ class AnswerEngine:
             past_key_values=cache,
             generation_config=self.decoding.as_config(self.tokenizer),
         )
-        texts = self.tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        return [decode_text(self.tokenizer, row).strip() for row in output[:, ids.shape[1] :].tolist()]
 
     def _prefill(
         self, questions: Sequence[Question], prefix: list[int], device: torch.device
