@@ -155,9 +155,9 @@ def answer_about(options: Namespace, pictures: Sequence[Image.Image]) -> str:
 @exit_on_usage_error
 def main(argv: Sequence[str] | None = None) -> None:
     """Answer one question."""
+    options = parser().parse(argv)
     import torch
 
-    options = parser().parse(argv)
     torch.manual_seed(options.seed)
     eval_model(options)
 
