@@ -80,7 +80,9 @@ class AnswerEngine:
     def _prefill(
         self, questions: Sequence[Question], prefix: list[int], device: torch.device
     ) -> DynamicCache:
-        """Key-value cache of the prefix, one row per question; each picture passes through the model once."""
+        """Key-value cache of the prefix, a row per question and beam; each picture passes through the model
+        once.
+        """
         paths = list(dict.fromkeys(str(question.image_path) for question in questions))
         pixels = torch.stack([self.load_pixels(path) for path in paths]).to(device)
         cache = DynamicCache(config=self.model.config.text_config)
@@ -91,7 +93,8 @@ class AnswerEngine:
             use_cache=True,
             logits_to_keep=1,
         )
-        rows = [paths.index(str(question.image_path)) for question in questions]
+        beams = range(self.decoding.num_beams)
+        rows = [paths.index(str(question.image_path)) for question in questions for _ in beams]
         cache.batch_select_indices(torch.tensor(rows, device=device))
         return cache
 

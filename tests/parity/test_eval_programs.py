@@ -89,6 +89,32 @@ def test_bytes_that_are_no_text_are_compared_too() -> None:
     assert any("\ufffd" in (row["text"] or "") for row in kept)
 
 
+def questions(tmp_path: Path, *rows: dict) -> list[str]:
+    """The loader's arguments for these questions."""
+    file = tmp_path / "questions.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    given = arguments(RUNS[LOADER], tmp_path / "answers.jsonl")
+    given[given.index("--question-file") + 1] = str(file)
+    return given
+
+
+@pytest.mark.parametrize("batch_size", ["1", BATCH])
+def test_beams_give_the_recorded_answers(batch_size: str, tmp_path: Path) -> None:
+    """Recorded by `generate`; beside them questions of other lengths, with and without a picture."""
+    cases = [case for case in golden("generate/greedy.json")["llava-v1.5-tiny"] if "num_beams" in case]
+    assert {case["num_beams"] for case in cases} == {3}
+    assert {case["conv_mode"] for case in cases} == {"vicuna_v1"}
+    rows = [
+        {"question_id": number, "image": f"{case['images']}.png", "text": case["question"]}
+        for number, case in enumerate(cases)
+    ]
+    rows += [{"question_id": "a", "text": "Name one animal."}, {**rows[0], "text": "Is there a red boat?"}]
+    model_vqa_loader.main([*questions(tmp_path, *rows), "--num_beams", "3", "--batch-size", batch_size])
+    found = [row["text"] for row in read(tmp_path / "answers.jsonl")]
+    assert found[: len(cases)] == [case["text"] for case in cases]
+    assert len(found) == len(rows)
+
+
 def one_shot(case: dict) -> list[str]:
     """The recorded arguments of run_llava with real places."""
     given = list(case["args"])
@@ -136,15 +162,6 @@ def test_the_module_runs_as_a_command() -> None:
     )
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stdout == last_line(case)
-
-
-def questions(tmp_path: Path, *rows: dict) -> list[str]:
-    """The loader's arguments for these questions."""
-    file = tmp_path / "questions.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    given = arguments(RUNS[LOADER], tmp_path / "answers.jsonl")
-    given[given.index("--question-file") + 1] = str(file)
-    return given
 
 
 @pytest.mark.parametrize("program", [model_vqa_loader, model_vqa])

@@ -134,6 +134,7 @@ TABLES = {
     "twice": (table(GOOD).replace("\thint", "\tA"), "has A twice"),
     "header only": (table(), "no rows below its header"),
     "too many cells": (table(GOOD) + "8\tq\t\ta\tb\tc\td\te\tf\tg\n", "line 3: found 10 cells for 9 columns"),
+    "lone carriage return": (table(GOOD) + "8\tq\rr\t\ta\tb\n", "table.tsv line 3: new-line character seen"),
     "quote left open": (table(GOOD) + '8\t"q\t\ta\tb\n9\tq\n', "is a double quote left open?"),
 }  # fmt: skip
 
