@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from llava.eval.answers import AnswerFile
     from llava.eval.engine import AnswerEngine, Decoding
+    from llava.processing import Encoded
 
 WINDOW_BATCHES = 16
 """Questions are grouped by picture within so many batches; answers reach the file once a window's start is
@@ -138,27 +139,35 @@ def answer_file(
     import torch
 
     from llava.eval.answers import AnswerFile, RunIdentity
-    from llava.eval.engine import AnswerEngine
     from llava.mm_utils import get_model_name_from_path
-    from llava.model.builder import load_pretrained_model
     from llava.model.checkpoint import weights_hash
     from llava.model.locations import find_folder
+
+    engine, mode = open_engine(options, open_picture)
+    answers_depend_on = {
+        "weights": weights_hash(find_folder(options.model_path)),
+        "conv_mode": mode,
+        "seed": options.seed,
+        **vars(engine.decoding),
+        **(settings or {}),
+    }
+    identity = RunIdentity(get_model_name_from_path(options.model_path), answers_depend_on)
+    file = AnswerFile(Path(options.answers_file), questions, identity)
+    start = file.open()
+    torch.manual_seed(options.seed)
+    write_answers(engine, file, questions, start=start, batch_size=options.batch_size)
+    sys.stderr.write(f"{len(questions)} answers ({start} were there): {options.answers_file}\n")
+
+
+def open_engine(options: Namespace, open_picture: "Callable[[str], Image]") -> "tuple[AnswerEngine, str]":
+    """The checkpoint's engine and the name of the template that it asks with."""
+    from llava.eval.engine import AnswerEngine
+    from llava.model.builder import load_pretrained_model
     from llava.processing import encode_question, process_image
 
     tokenizer, model, image_processor, _ = load_pretrained_model(options.model_path, options.model_base)
     mode = options.conv_mode or model.config.conv_template
     template = template_of(mode)
-    decoding = decoding_of(options)
-    what = {
-        "weights": weights_hash(find_folder(options.model_path)),
-        "conv_mode": mode,
-        "seed": options.seed,
-    }
-    what |= vars(decoding) | dict(settings or {})
-    identity = RunIdentity(get_model_name_from_path(options.model_path), what)
-    file = AnswerFile(Path(options.answers_file), questions, identity)
-    start = file.open()
-    torch.manual_seed(options.seed)
 
     def load_pixels(path: str) -> "torch.Tensor":
         pixels = process_image(
@@ -166,7 +175,7 @@ def answer_file(
         )
         return pixels.to(model.dtype)
 
-    def encode(question: Question) -> object:
+    def encode(question: Question) -> "Encoded":
         return encode_question(
             question.text,
             template,
@@ -176,9 +185,7 @@ def answer_file(
             start_end=model.config.mm_use_im_start_end,
         )
 
-    engine = AnswerEngine(model, tokenizer, encode, load_pixels, decoding)
-    write_answers(engine, file, questions, start=start, batch_size=options.batch_size)
-    sys.stderr.write(f"{len(questions)} answers ({start} were there): {options.answers_file}\n")
+    return AnswerEngine(model, tokenizer, encode, load_pixels, decoding_of(options)), mode
 
 
 def write_answers(

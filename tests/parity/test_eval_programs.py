@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from llava.eval import model_vqa, model_vqa_loader, model_vqa_mmbench, model_vqa_science, run_llava
-from tests.parity.golden import DATA, golden
+from tests.parity.golden import BASES, DATA, golden
 
 GOLDEN = golden("eval_cli/runs.json")
 RUNS = {run["name"]: run for run in GOLDEN["runs"]}
@@ -147,6 +147,33 @@ def test_eval_model_takes_any_object(case: dict, capsys: pytest.CaptureFixture[s
     assert run_llava.eval_model(SimpleNamespace(**values)) + "\n" == last_line(case)
     run_llava.eval_model(type("Args", (), {**values, **extra})())
     assert capsys.readouterr().out == last_line(case) * 2
+
+
+SEVERAL = [
+    pytest.param(model, case, id=f"{model}-{number}")
+    for model, cases in golden("generate/greedy.json").items()
+    for number, case in enumerate(cases)
+    if isinstance(case["images"], list)
+]
+
+
+@pytest.mark.parametrize(("model", "case"), SEVERAL)
+def test_several_pictures_come_in_front_each_on_its_line(model: str, case: dict) -> None:
+    """As recorded by `generate`; the original's run_llava puts one mark there however many pictures come."""
+    assert len(case["images"]) > 1
+    assert case["min_top1_margin"] >= MIN_MARGIN
+    found = run_llava.eval_model(
+        SimpleNamespace(
+            model_path=model,
+            model_base=BASES.get(model),
+            image_file=";".join(str(DATA / "images" / f"{name}.png") for name in case["images"]),
+            sep=";",
+            query=case["question"],
+            conv_mode=case["conv_mode"],
+            max_new_tokens=24,
+        )
+    )
+    assert found == case["text"].strip()
 
 
 def test_the_module_runs_as_a_command() -> None:
