@@ -199,25 +199,15 @@ def process_images(
 
 @dataclass(frozen=True)
 class Picture:
-    """A file's pixels, (3, H, W) or under anyres (1 + tiles, 3, H, W), and its (width, height)."""
+    """Pixels, (3, H, W) or under anyres (1 + tiles, 3, H, W), and the (width, height) of the file."""
 
     pixels: "Tensor"
     size: Size
 
 
-def open_picture(path: str | Path, image_processor: Any, model_cfg: Any) -> Picture:
-    """A picture file as the model wants it; errors are those of `load_image`."""
-    image = load_image(path)
+def prepare_picture(image: Image.Image, image_processor: Any, model_cfg: Any) -> Picture:
+    """A picture as the model wants it."""
     return Picture(process_images([image], image_processor, model_cfg)[0], image.size)
-
-
-def picture_size(path: str | Path) -> Size:
-    """(width, height) of a picture file from its first bytes; `load_image` tells what is wrong with one."""
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            return image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return load_image(path).size
 
 
 assert not ImageFile.LOAD_TRUNCATED_IMAGES, "damaged pictures must be errors"

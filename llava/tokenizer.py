@@ -8,9 +8,11 @@ conversion here equals raw SentencePiece under both of LLaMA's conventions:
 """
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.errors import UsageError
@@ -22,6 +24,9 @@ CONFIG_NAME = "tokenizer_config.json"
 PLAIN_CLASS = "PreTrainedTokenizerFast"
 BYTE_PIECE, CONTROL_PIECES = 6, (2, 3)
 """Types of pieces in a SentencePiece model: bytes, and unknown or control pieces."""
+BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+REPLACEMENT = "\ufffd"
+"""What stands for a byte that is no text."""
 
 
 class BoundaryTokenizer(PreTrainedTokenizerFast):
@@ -58,6 +63,49 @@ def encode_with_offsets(
     if isinstance(tokenizer, BoundaryTokenizer) and keep_blank(text) != text:
         offsets = [(max(start - 1, 0), max(end - 1, 0)) for start, end in offsets]
     return list(encoding["input_ids"]), offsets
+
+
+def decode_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """The text of new ids without special tokens, byte pieces as SentencePiece decodes them.
+
+    The backend gives up every byte of a run that holds a broken character; only the broken ones are lost
+    here, as when an answer is cut off within a character.
+    """
+    text = str(tokenizer.decode(ids, skip_special_tokens=True))
+    if REPLACEMENT not in text or not isinstance(tokenizer, PreTrainedTokenizerFast):
+        return text
+    pieces = [str(piece) for piece in tokenizer.convert_ids_to_tokens(ids, skip_special_tokens=True)]
+    joined = join_bytes(pieces)
+    if joined == pieces or tokenizer.backend_tokenizer.decoder is None:
+        return text
+    return tokenizer.backend_tokenizer.decoder.decode(joined)
+
+
+def join_bytes(pieces: Sequence[str]) -> list[str]:
+    """Pieces with each run of byte pieces as one text."""
+    joined, run = [], bytearray()
+    for piece in pieces:
+        byte = BYTE.fullmatch(piece)
+        if byte is not None:
+            run.append(int(byte[1], 16))
+            continue
+        if run:
+            joined.append(text_of_bytes(bytes(run)))
+            run.clear()
+        joined.append(piece)
+    return [*joined, text_of_bytes(bytes(run))] if run else joined
+
+
+def text_of_bytes(content: bytes) -> str:
+    """UTF-8 to text; each byte that is no part of a character becomes one replacement mark."""
+    text = ""
+    while content:
+        try:
+            return text + content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            text += content[: error.start].decode("utf-8") + REPLACEMENT
+            content = content[error.start + 1 :]
+    return text
 
 
 def starts_with_bos(tokenizer: PreTrainedTokenizerFast) -> bool:

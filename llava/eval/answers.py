@@ -12,6 +12,7 @@ import shortuuid
 
 from llava.errors import UsageError
 from llava.eval.questions import Question
+from llava.records import shorten
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,12 @@ class AnswerFile:
                 file.truncate(good)
         lines = content[:good].splitlines()
         for number, line in enumerate(lines):
-            found = json.loads(line).get("question_id")
-            wanted = self.questions[number].question_id if number < len(self.questions) else None
+            found = key_of_line(line)
+            wanted = key_of(self.questions[number]) if number < len(self.questions) else None
             if found != wanted:
                 raise UsageError(
-                    f"{self.path} line {number + 1} answers question {found!r}, but the question file has "
-                    f"{wanted!r} there; remove the file or name another --answers-file."
+                    f"{self.path} line {number + 1} {describe_key(found, 'answers')}, but the question file "
+                    f"{describe_key(wanted, 'has')} there; remove the file or name another --answers-file."
                 )
         return len(lines)
 
@@ -85,14 +86,7 @@ class AnswerFile:
         lines = []
         while self.done in self.waiting:
             question, text = self.questions[self.done], self.waiting.pop(self.done)
-            row = {
-                "question_id": question.question_id,
-                "prompt": question.text,
-                "text": text,
-                "answer_id": shortuuid.uuid(),
-                "model_id": self.identity.model_id,
-                "metadata": {},
-            }
+            row = answer_row(question, text, self.identity.model_id)
             lines.append(json.dumps(row, ensure_ascii=False) + "\n")
             self.done += 1
         if lines:
@@ -100,3 +94,47 @@ class AnswerFile:
                 file.writelines(lines)
                 file.flush()
                 os.fsync(file.fileno())
+
+
+Key = tuple[object, object, object]
+"""(question_id, round_id or None, prompt): what one line answers."""
+
+
+def key_of(question: Question) -> Key:
+    """A question's key."""
+    turned = question.round
+    return question.question_id, None if turned is None else turned.round_id, question.shown_prompt
+
+
+def key_of_line(line: bytes) -> Key | None:
+    """The key of an answers file's line; None when it is no object."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(row, dict):
+        return None
+    return row.get("question_id"), row.get("round_id"), row.get("prompt")
+
+
+def describe_key(key: Key | None, verb: str) -> str:
+    """A key for a message."""
+    if key is None:
+        return f"{verb} nothing"
+    round_text = "" if key[1] is None else f" in round {key[1]}"
+    return f"{verb} question {key[0]!r}{round_text}, {shorten(key[2])}"
+
+
+def answer_row(question: Question, text: str, model_id: str) -> dict[str, object]:
+    """One line of the answers file, its keys in the original's order; questions in rounds have three more."""
+    turned = question.round
+    return {
+        "question_id": question.question_id,
+        **({} if turned is None else {"round_id": turned.round_id}),
+        "prompt": question.shown_prompt,
+        "text": text,
+        **({} if turned is None else {"options": turned.options, "option_char": turned.option_char}),
+        "answer_id": shortuuid.uuid(),
+        "model_id": model_id,
+        "metadata": {},
+    }

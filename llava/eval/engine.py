@@ -14,6 +14,7 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedTokenizerBase
 from llava.eval.questions import Question
 from llava.model.llava import LlavaForCausalLM
 from llava.processing import Encoded, Picture
+from llava.tokenizer import decode_text
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,14 @@ class AnswerEngine:
             past_key_values=cache,
             generation_config=self.decoding.as_config(self.tokenizer),
         )
-        texts = self.tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        return [decode_text(self.tokenizer, row).strip() for row in output[:, ids.shape[1] :].tolist()]
 
     def _prefill(
         self, questions: Sequence[Question], prefix: list[int], device: torch.device
     ) -> DynamicCache:
-        """Key-value cache of the prefix, one row per question; each picture passes through the model once."""
+        """Key-value cache of the prefix, a row per question and beam; each picture passes through the model
+        once.
+        """
         paths = list(dict.fromkeys(str(question.image_path) for question in questions))
         pictures = [self.load_picture(path) for path in paths]
         cache = DynamicCache(config=self.model.config.text_config)
@@ -89,7 +91,8 @@ class AnswerEngine:
             use_cache=True,
             logits_to_keep=1,
         )
-        rows = [paths.index(str(question.image_path)) for question in questions]
+        beams = range(self.decoding.num_beams)
+        rows = [paths.index(str(question.image_path)) for question in questions for _ in beams]
         cache.batch_select_indices(torch.tensor(rows, device=device))
         return cache
 

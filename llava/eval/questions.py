@@ -3,101 +3,141 @@
 A line, whose `image` and `category` may be missing: {"question_id": 1, "image": "a.png", "text": "...", ...}
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.records import PictureFolder, Problems, Row, kind_of, missing_key, read_rows, shorten, text_problem
 
 WANTED = 'question file (JSON lines with "question_id" and "text")'
+LETTER_INSTRUCTION = "Answer with the option's letter from the given choices directly."
+"""What `--single-pred-prompt` puts behind a question."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One showing of a question with options: its number from 0, the options in the order shown, and the
+    letters that they had at first.
+    """
+
+    round_id: int
+    options: tuple[str, ...]
+    option_char: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Question:
-    """One question; `image` as the file has it, `image_path` absolute, both None without a picture."""
+    """One question; `image` as the file has it, `image_path` absolute, both None without a picture.
+
+    `text` is what the model is asked, without a mark for the picture; `prompt` what the answers file says
+    instead of it, `round` is there where options are turned round.
+    """
 
     question_id: int | str
     text: str
     image: str | None
     image_path: str | None
     category: str | None
+    prompt: str | None = None
+    round: Round | None = None
+
+    @property
+    def shown_prompt(self) -> str:
+        """The prompt of the answers file."""
+        return self.text if self.prompt is None else self.prompt
 
 
 @dataclass
-class QuestionReader:
-    """Turns rows into questions; what is wrong goes to `problems`."""
+class RowChecks:
+    """Checks that the readers of question files share; what is wrong goes to `problems`."""
 
-    pictures: PictureFolder
     problems: Problems
-    places: dict[str, str]
+    places: dict[tuple[str, str, str | None], str] = field(default_factory=dict)
 
-    def read(self, row: Row) -> Question | None:
-        """The question, or None when the row has a problem."""
-        known = len(self.problems.messages)
-        value = row.value
-        if not isinstance(value, dict):
-            self.problems.add(row.place, f"found {kind_of(value)}; an object was wanted")
-            return None
-        place = row.place
-        if "question_id" in value:
-            place += f" (question_id {shorten(value['question_id'])})"
-        self._check_id(value, place)
-        self._check_text(value, place)
-        category = value.get("category")
-        if category is not None and not isinstance(category, str):
-            self.problems.add(f"{place}, category", f"found {kind_of(category)}; a text was wanted")
-        image_path = self._image_path(value, place)
-        if len(self.problems.messages) > known:
-            return None
-        return Question(value["question_id"], value["text"], value.get("image"), image_path, category)
-
-    def _check_id(self, row: dict[str, object], place: str) -> None:
-        """A whole number or a text that no other question has."""
-        place_of_id = f"{place}, question_id"
-        if "question_id" not in row:
-            self.problems.add(place_of_id, missing_key(row, "question_id", ("id", "questionId", "qid")))
+    def question_id(self, row: dict[str, object], place: str, *, key: str, others: tuple[str, ...]) -> None:
+        """A whole number or a text under `key`; `others` are names that it may have got by mistake."""
+        place = f"{place}, {key}"
+        if key not in row:
+            self.problems.add(place, missing_key(row, key, others))
             return
-        value = row["question_id"]
+        value = row[key]
         if isinstance(value, bool) or not isinstance(value, int | str) or not str(value).strip():
             found = "an empty text" if isinstance(value, str) else kind_of(value)
-            self.problems.add(place_of_id, f"found {found}; a whole number or a text was wanted")
-            return
-        first = self.places.setdefault(str(value), place.split(" (")[0])
-        if first != place.split(" (")[0]:
-            self.problems.add(
-                place_of_id, f"found {shorten(value)} again, {first} has it too; ids must differ"
-            )
+            self.problems.add(place, f"found {found}; a whole number or a text was wanted")
 
-    def _check_text(self, row: dict[str, object], place: str) -> None:
-        """A text that is not empty and has no <image>, which is put in front by the program."""
-        place += ", text"
-        if "text" not in row:
-            self.problems.add(place, missing_key(row, "text", ("question", "prompt", "value")))
-            return
-        text = row["text"]
+    def text(self, text: object, place: str) -> bool:
+        """Whether it is a text that is not empty and can be tokenised."""
         if not isinstance(text, str):
             self.problems.add(place, f"found {kind_of(text)} ({shorten(text)}); a text was wanted")
         elif not text.strip():
             self.problems.add(place, "found an empty text; write the question")
         elif text_problem(text):
             self.problems.add(place, f"found {text_problem(text)}")
-        elif DEFAULT_IMAGE_TOKEN in text:
-            self.problems.add(place, "found <image>; remove it, the picture comes first anyway")
+        else:
+            return True
+        return False
 
-    def _image_path(self, row: dict[str, object], place: str) -> str | None:
+    def image_path(self, image: object, place: str, pictures: PictureFolder) -> str | None:
         """The absolute path of the question's picture, None without one."""
-        image = row.get("image")
         if image is None:
             return None
         if not isinstance(image, str):
-            self.problems.add(
-                f"{place}, image", f"found {kind_of(image)} ({shorten(image)}); a file name was wanted"
-            )
+            found = f"found {kind_of(image)} ({shorten(image)}); a file name was wanted"
+            self.problems.add(f"{place}, image", found)
             return None
-        path, problem = self.pictures.find(image)
+        path, problem = pictures.find(image)
         if problem:
             self.problems.add(f"{place}, image", problem)
         return path
+
+    def only_once(self, question: Question, row_place: str, place: str) -> bool:
+        """Whether no other row asks the same under the same id. (In MME all questions about a picture share
+        its id.)
+        """
+        key = (str(question.question_id), question.text, question.image_path)
+        first = self.places.setdefault(key, row_place)
+        if first != row_place:
+            found = f"found {shorten(question.question_id)} again, {first} has it too and asks the same"
+            self.problems.add(place, f"{found}; ids must differ")
+        return first == row_place
+
+
+@dataclass
+class QuestionReader:
+    """Turns rows into questions; what is wrong goes to the problems of `checks`."""
+
+    pictures: PictureFolder
+    checks: RowChecks
+
+    def read(self, row: Row) -> Question | None:
+        """The question, or None when the row has a problem."""
+        problems = self.checks.problems
+        known = len(problems.messages)
+        value = row.value
+        if not isinstance(value, dict):
+            problems.add(row.place, f"found {kind_of(value)}; an object was wanted")
+            return None
+        place = row.place
+        if "question_id" in value:
+            place += f" (question_id {shorten(value['question_id'])})"
+        self.checks.question_id(value, place, key="question_id", others=("id", "questionId", "qid"))
+        self._check_text(value, place)
+        category = value.get("category")
+        if category is not None and not isinstance(category, str):
+            problems.add(f"{place}, category", f"found {kind_of(category)}; a text was wanted")
+        image_path = self.checks.image_path(value.get("image"), place, self.pictures)
+        if len(problems.messages) > known:
+            return None
+        question = Question(value["question_id"], value["text"], value.get("image"), image_path, category)
+        return question if self.checks.only_once(question, row.place, f"{place}, question_id") else None
+
+    def _check_text(self, row: dict[str, object], place: str) -> None:
+        """A text without <image>, which is put in front by the program."""
+        place += ", text"
+        if "text" not in row:
+            self.checks.problems.add(place, missing_key(row, "text", ("question", "prompt", "value")))
+        elif self.checks.text(row["text"], place) and DEFAULT_IMAGE_TOKEN in str(row["text"]):
+            self.checks.problems.add(place, "found <image>; remove it, the picture comes first anyway")
 
 
 def read_questions(question_file: str | Path, image_folder: str | Path | None) -> list[Question]:
@@ -106,7 +146,8 @@ def read_questions(question_file: str | Path, image_folder: str | Path | None) -
     `DataError` lists every problem with line, id, field and remedy; `UsageError` without the image folder.
     """
     path = Path(question_file)
-    reader = QuestionReader(PictureFolder(image_folder), Problems(path), {})
+    problems = Problems(path)
+    reader = QuestionReader(PictureFolder(image_folder), RowChecks(problems))
     questions = [reader.read(row) for row in read_rows(path, WANTED)]
-    reader.problems.raise_any()
+    problems.raise_any()
     return [question for question in questions if question is not None]

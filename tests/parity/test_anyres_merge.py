@@ -9,7 +9,7 @@ from llava.errors import UsageError
 from llava.model.builder import new_model
 from llava.model.config import LlavaConfig
 from llava.model.llava import LlavaForCausalLM
-from llava.processing import open_picture
+from llava.processing import load_image, prepare_picture
 from tests.parity.golden import DATA, golden, open_shared
 
 GOLDEN = golden("model/anyres_merge.json")
@@ -39,7 +39,8 @@ def model_in_tiles(merge: str, ratio: str) -> LlavaForCausalLM:
 def embeddings(model: LlavaForCausalLM, names: list[str]) -> tuple[Tensor, list[tuple[int, int]]]:
     """The embeddings of `<s>`, the pictures and one word, and the pictures' sizes."""
     _, _, processor, _ = open_shared(NAME)
-    pictures = [open_picture(DATA / "images" / f"{name}.png", processor, model.config) for name in names]
+    files = [DATA / "images" / f"{name}.png" for name in names]
+    pictures = [prepare_picture(load_image(file), processor, model.config) for file in files]
     ids = torch.tensor([[1, *[IMAGE_TOKEN_INDEX] * len(pictures), 5]])
     sizes = [picture.size for picture in pictures]
     with torch.no_grad():

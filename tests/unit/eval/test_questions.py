@@ -95,3 +95,9 @@ def test_text_questions_need_no_image_folder(folder: Path) -> None:
     read(folder, row(image=...))
     for image_folder in ("", None):
         assert len(read_questions(folder / "questions.jsonl", image_folder)) == 1
+
+
+def test_one_id_may_stand_at_different_questions(folder: Path) -> None:
+    """MME asks two questions about each picture under one id."""
+    questions = read(folder, GOOD, GOOD | {"text": "Is it a boat?"}, GOOD | {"image": None})
+    assert [question.question_id for question in questions] == [1, 1, 1]
