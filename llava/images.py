@@ -9,9 +9,11 @@ conversion: there a padded palette gets a border of the wrong colour, and padded
 does all of it; torchvision is not needed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,27 +53,44 @@ def load_image(path: str | Path) -> Image.Image:
     too large (also when only the padded square would be).
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            check_size(path, image.size)
+        with open_image(path, str(path)) as image:
             image.load()
             return to_rgb(image)
     except FileNotFoundError:
         raise UsageError(
             f"the picture {path} does not exist; check the row's image field and the folder."
         ) from None
+
+
+@contextmanager
+def open_image(source: str | Path | bytes, name: str) -> Iterator[Image.Image]:
+    """Pillow's picture of a file or of a file's bytes, not decoded yet.
+
+    What goes wrong here or in the body becomes a `UsageError` that calls the picture `name`; only a missing
+    file stays a `FileNotFoundError`.
+    """
+    try:
+        with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+            check_size(name, image.size)
+            yield image
+    except (UsageError, FileNotFoundError):
+        raise
     except UnidentifiedImageError:
         raise UsageError(
-            f"{path} is {describe_file(path)}, no picture; use one of {', '.join(FORMATS)}."
+            f"{name} is {describe(source)}, no picture; use one of {', '.join(FORMATS)}."
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UsageError(f"the picture {path} is too large: {error}; make it smaller.") from None
+        raise UsageError(f"the picture {name} is too large: {error}; make it smaller.") from None
     except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, UsageError):
-            raise
-        size = Path(path).stat().st_size if Path(path).is_file() else 0
+        size = len(source) if isinstance(source, bytes) else size_of(source)
         raise UsageError(
-            f"the picture {path} ({size} bytes) is damaged: {error}; replace the file."
+            f"the picture {name} ({size} bytes) is damaged: {error}; replace the file."
         ) from None
+
+
+def size_of(path: str | Path) -> int:
+    """Bytes of a file, 0 where there is none."""
+    return Path(path).stat().st_size if Path(path).is_file() else 0
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -92,10 +111,13 @@ def check_size(path: str | Path, size: tuple[int, int]) -> None:
         )
 
 
-def describe_file(path: str | Path) -> str:
+def describe(source: str | Path | bytes) -> str:
     """What a file that is no picture seems to be, by its first bytes."""
-    with Path(path).open("rb") as file:
-        start = file.read(16)
+    if isinstance(source, bytes):
+        start = source[:16]
+    else:
+        with Path(source).open("rb") as file:
+            start = file.read(16)
     if not start:
         return "an empty file"
     return next((kind for mark, kind in SIGNATURES.items() if start.startswith(mark)), "of an unknown kind")

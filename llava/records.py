@@ -216,12 +216,16 @@ def text_problem(value: str) -> str | None:
 class PictureFolder:
     """Finds the pictures that rows name and keeps them inside one folder, links included."""
 
-    def __init__(self, folder: str | Path | None) -> None:
-        """`UsageError` if the folder is not there; None means that no row may name a picture."""
+    def __init__(self, folder: str | Path | None, *, flag: str = "--image_folder") -> None:
+        """`UsageError` if the folder is not there; None means that no row may name a picture.
+
+        `flag` is how a command line names the folder, for messages.
+        """
+        self.flag = flag
         self.folder = None if folder in (None, "") else Path(str(folder))
         if self.folder is not None and not self.folder.is_dir():
             problem = "is a file" if self.folder.exists() else f"does not exist{suggestion(self.folder)}"
-            raise UsageError(f"--image-folder {self.folder} {problem}; name the folder of the pictures.")
+            raise UsageError(f"{flag} {self.folder} {problem}; name the folder of the pictures.")
         self.root = None if self.folder is None else self.folder.resolve()
         self.find = cache(self._find)
         self.resolve_folder = cache(lambda folder: Path(os.path.realpath(folder)))
@@ -234,10 +238,7 @@ class PictureFolder:
         if problem:
             return None, problem
         if self.root is None:
-            return (
-                None,
-                f"found {name!r}, but no folder of pictures; name it with --image_folder",
-            )
+            return None, f"found {name!r}, but no folder of pictures; name it with {self.flag}"
         path = self.root / name
         parent = self.resolve_folder(path.parent)
         path = parent / path.name

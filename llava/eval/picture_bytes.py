@@ -8,14 +8,11 @@ import binascii
 import http.client
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from io import BytesIO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from llava.errors import UsageError
-from llava.images import FORMATS, SIGNATURES, check_size, to_rgb
+from llava.images import open_image, to_rgb
 
 MAX_BYTES = 100_000_000
 """Most bytes that are fetched for one picture."""
@@ -25,41 +22,15 @@ TIMEOUT = 30
 
 def picture_of(content: bytes, name: str) -> Image.Image:
     """A picture file's bytes as RGB. `UsageError` that calls it `name`: cut off, no picture, too large."""
-    with opened(content, name) as image:
+    with open_image(content, name) as image:
         image.load()
         return to_rgb(image)
 
 
 def check_picture(content: bytes, name: str) -> None:
     """`UsageError` unless the bytes begin as a picture of a size that can be used; they are not decoded."""
-    with opened(content, name):
+    with open_image(content, name):
         pass
-
-
-@contextmanager
-def opened(content: bytes, name: str) -> Iterator[Image.Image]:
-    """Pillow's picture of the bytes; its errors, also those of the body, become a `UsageError`."""
-    try:
-        with Image.open(BytesIO(content), formats=FORMATS) as image:
-            check_size(name, image.size)
-            yield image
-    except UsageError:
-        raise
-    except UnidentifiedImageError:
-        raise UsageError(f"{name} is {describe(content)}; use one of {', '.join(FORMATS)}.") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UsageError(f"the picture {name} is too large: {error}; make it smaller.") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        found = f"the picture {name} ({len(content)} bytes) is damaged: {error}"
-        raise UsageError(f"{found}; replace it.") from None
-
-
-def describe(content: bytes) -> str:
-    """What bytes that are no picture seem to be."""
-    if not content:
-        return "empty"
-    kinds = (kind for mark, kind in SIGNATURES.items() if content.startswith(mark))
-    return next(kinds, f"{len(content)} bytes of an unknown kind") + ", no picture"
 
 
 def decode_base64(text: str) -> bytes:

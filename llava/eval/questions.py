@@ -147,7 +147,7 @@ def read_questions(question_file: str | Path, image_folder: str | Path | None) -
     """
     path = Path(question_file)
     problems = Problems(path)
-    reader = QuestionReader(PictureFolder(image_folder), RowChecks(problems))
+    reader = QuestionReader(PictureFolder(image_folder, flag="--image-folder"), RowChecks(problems))
     questions = [reader.read(row) for row in read_rows(path, WANTED)]
     problems.raise_any()
     return [question for question in questions if question is not None]

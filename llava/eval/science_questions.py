@@ -77,7 +77,9 @@ def read_science_questions(
     """
     path = Path(question_file)
     problems = Problems(path)
-    reader = ScienceReader(PictureFolder(image_folder), RowChecks(problems), ask_for_letter)
+    reader = ScienceReader(
+        PictureFolder(image_folder, flag="--image-folder"), RowChecks(problems), ask_for_letter
+    )
     questions = [reader.read(row) for row in read_rows(path, WANTED)]
     problems.raise_any()
     return [question for question in questions if question is not None]
