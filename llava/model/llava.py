@@ -252,7 +252,8 @@ class LlavaForCausalLM(PreTrainedModel, GenerationMixin):
         chosen = choose_pictures(placeholders_per_row(input_ids, attention_mask), images)
         if len(chosen) < len(images):
             images = images[chosen] if isinstance(images, Tensor) else [images[place] for place in chosen]
-            image_sizes = image_sizes and [image_sizes[place] for place in chosen]
+            if image_sizes is not None:
+                image_sizes = [image_sizes[place] for place in chosen]
         features = self.picture_features(images, image_sizes)
         expanded = expand(
             input_ids,
