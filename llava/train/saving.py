@@ -15,6 +15,7 @@ from llava.model.checkpoint import write_base_reference, write_config, write_pro
 
 logger = logging.getLogger(__name__)
 
+INPUT_EMBEDDINGS = "model.language_model.embed_tokens.weight"
 KINDS = ("full", "lora", "projector")
 
 
@@ -42,7 +43,9 @@ class CheckpointWriter:
         elif self.kind == "projector":
             start = "model.multi_modal_projector."
             write_projector(
-                {key[len(start) :]: value for key, value in weights.items() if key.startswith(start)}, folder
+                {key[len(start) :]: value for key, value in weights.items() if key.startswith(start)},
+                folder,
+                embeddings=weights[INPUT_EMBEDDINGS] if model.config.mm_use_im_start_end else None,
             )
         else:
             write_weights(weights, folder, tied=model.config.tie_word_embeddings)

@@ -16,7 +16,7 @@ from llava.errors import UsageError
 from llava.train import arguments, flags
 from llava.train.arguments import Machine, fit_to_machine, parse_arguments
 from llava.train.flags import (
-    ONE_VALUE,
+    SOME_VALUES,
     check_flags,
     help_text,
     installation_problems,
@@ -25,7 +25,7 @@ from llava.train.flags import (
     translate_flags,
 )
 from llava.train.own_arguments import own_flag_names
-from llava.train.recipe import parts_of
+from llava.train.starting_model import parts_of
 from llava.train.trainer_flags import TRAINER_FLAGS
 
 ROOT = Path(__file__).parents[3]
@@ -164,8 +164,7 @@ def test_other_ranks_say_nothing(caplog: pytest.LogCaptureFixture, monkeypatch: 
         (["--xyzzy"], ["unknown flag --xyzzy"]),
         (["--bits", "8"], ["--bits is 8", "not there yet"]),
         (["--lora_weight_path", "x"], ["--lora_weight_path is x"]),
-        (["--mm_use_im_start_end", "True"], ["--mm_use_im_start_end is True"]),
-        (["--mm_use_im_patch_token"], ["--mm_use_im_patch_token is True"]),
+        (["--train_sampling_strategy", "sequential"], ["is sequential", "group_by_length"]),
         (["--mm_patch_merge_type", "spatial"], ["--mm_patch_merge_type is spatial"]),
         (["--evaluation_strategy", "steps"], ["--eval_strategy is steps", "evaluate afterwards"]),
         (["--warmup_ratio", "3"], ["--warmup_ratio is 3", "--warmup_steps"]),
@@ -247,7 +246,7 @@ def test_help_names_every_own_flag() -> None:
 
 
 def test_no_flag_has_two_meanings() -> None:
-    assert not set(own_flag_names()) & set(ONE_VALUE)
+    assert not set(own_flag_names()) & set(SOME_VALUES)
 
 
 def run(*argv: str) -> tuple[subprocess.CompletedProcess[str], float]:
