@@ -67,8 +67,8 @@ def load_start_end_rows(model: "LlavaForCausalLM", tokenizer: PreTrainedTokenize
     elif stored.shape != (len(ids), weight.shape[1]):
         raise UsageError(
             f"{file} holds embeddings of {tuple(stored.shape)}; wanted are all {tuple(weight.shape)} of "
-            f"this language model, or the {len(ids)} rows of {' and '.join(START_END)}. Use the file that was "
-            "trained with this language model."
+            f"this language model, or the {len(ids)} rows of {' and '.join(START_END)}. Use the file that "
+            "was trained with this language model."
         )
     with torch.no_grad():
         weight[ids] = stored.to(weight.dtype)

@@ -19,6 +19,16 @@ INPUT_EMBEDDINGS = "model.language_model.embed_tokens.weight"
 KINDS = ("full", "lora", "projector")
 
 
+def apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that do not lie within larger ones: on a CPU, what ZeRO-3 gathers are pieces of one buffer,
+    which would be refused on saving.
+    """
+    return {
+        key: value.clone() if value.untyped_storage().nbytes() > value.nbytes else value
+        for key, value in state.items()
+    }
+
+
 @dataclass(frozen=True)
 class CheckpointWriter:
     """`kind` is one of `KINDS`; `base` is the folder an adapter was trained on."""
@@ -32,7 +42,7 @@ class CheckpointWriter:
         """Write a checkpoint of the (PEFT-wrapped) model; `state` holds gathered weights under DeepSpeed."""
         folder.mkdir(parents=True, exist_ok=True)
         logger.info("Saving to %s", folder)
-        weights = dict(model.state_dict() if state is None else state)
+        weights = dict(model.state_dict()) if state is None else apart(state)
         if self.kind == "lora":
             model.save_pretrained(
                 str(folder), state_dict=weights, safe_serialization=True, save_embedding_layers=False

@@ -1,4 +1,6 @@
-"""Training with the original's command lines: losses of every step, rates of every group, norms at the end."""
+"""Training with the original's command lines: losses of every step, rates of every group, norms at the
+end.
+"""
 
 from pathlib import Path
 
