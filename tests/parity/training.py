@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from llava.model.checkpoint import PROJECTOR_NAME, WEIGHTS_NAME, read_tensors, rename
+from llava.model.checkpoint import ADAPTER_WEIGHTS_NAME, PROJECTOR_NAME, WEIGHTS_NAME, read_tensors, rename
 from llava.model.key_names import OURS, original_table
 from llava.train import recipe
 from llava.train.trainer import LlavaTrainer
@@ -71,7 +71,9 @@ def run_training(argv: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def saved_weights(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a full or projector checkpoint by the original's names."""
+    """The tensors of a full or projector checkpoint by the original's names, an adapter's by PEFT's."""
+    if (folder / ADAPTER_WEIGHTS_NAME).is_file():
+        return read_tensors(folder / ADAPTER_WEIGHTS_NAME)
     if (folder / PROJECTOR_NAME).is_file():
         return read_tensors(folder / PROJECTOR_NAME)
     table = original_table(PROJECTOR_TYPE)
