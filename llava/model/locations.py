@@ -41,5 +41,5 @@ def fetch(hub_id: str, looked: str, cache: str | None = None) -> Path:
         first_line = str(error).strip().partition("\n")[0]
         raise UsageError(
             f"the model {hub_id!r} is neither a folder (looked at {looked}) nor could it be fetched from the "
-            f"hub: {first_line}"
+            f"hub: {first_line.rstrip('.')}. Check its name and the network, or name the folder of a copy."
         ) from None

@@ -65,7 +65,9 @@ class OwnTrainingArguments:
         "shared", "rows of the batch: one sample each, several samples, or questions that share their picture"
     )
     max_branches: int = flag(8, "most samples of one picture that share a prefix")
-    cache_dir: str | None = flag(None, "where models with a hub id are kept; default: the hub's own cache")
+    cache_dir: str | None = flag(
+        None, "where models that these flags name by hub id are kept; default: the hub's own cache"
+    )
     group_by_modality_length: bool = flag(
         False, "batches of about equal length, with pictures or text only; needs --packing none"
     )
