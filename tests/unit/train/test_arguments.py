@@ -147,6 +147,26 @@ def test_notices_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     assert "training on the CPU" in text
 
 
+@pytest.mark.parametrize(
+    ("added", "by_modality", "by_length"),
+    [
+        (["--group_by_modality_length", "True"], True, False),
+        (["--group_by_length"], False, True),
+        (["--train_sampling_strategy", "group_by_length"], False, True),
+        (["--train_sampling_strategy=random"], False, False),
+    ],
+)
+def test_grouping_by_length_says_where_it_has_no_effect(
+    added: list[str], by_modality: bool, by_length: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, _, training_args = parse_arguments([*BASE, *added, "--packing", "none"])
+    assert (training_args.group_by_modality_length, training_args.group_by_length) == (by_modality, by_length)
+    assert "no effect" not in caplog.text
+    parse_arguments([*BASE, *added])
+    told = f"--group_by_{'modality_' * by_modality}length has no effect with --packing shared"
+    assert (told in caplog.text) == (by_modality or by_length)
+
+
 def test_other_ranks_say_nothing(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(arguments, "build_groups", lambda argv: (_ for _ in ()).throw(KeyError("reached")))

@@ -57,6 +57,19 @@ def test_batches_hold_one_kind_and_ranks_share_the_work() -> None:
     assert sum(map(unevenness, steps[:-2])) < by_chance / 4
 
 
+@pytest.mark.parametrize("by_modality", [True, False])
+def test_ranks_and_accumulation_see_the_steps_of_one_process(by_modality: bool) -> None:
+    """The samples of a step depend on the global batch only, not on how it is shared out."""
+    order = order_of(by_modality=by_modality, num_samples=101)
+    shares = [
+        LengthOrder(order.lengths, by_modality, batch_size=8 // world, world_size=world, seed=0)(0)
+        for world in (1, 2, 4)
+    ]
+    assert shares[0] != shares[1], "within a step the order must differ"
+    steps = [[sorted(share[start : start + 8]) for start in range(0, 101, 8)] for share in shares]
+    assert steps[0] == steps[1] == steps[2]
+
+
 def test_the_last_step_is_filled_up() -> None:
     sampler = EpochSampler(order_of(), num_samples=37, global_batch=8)
     order = list(sampler)
