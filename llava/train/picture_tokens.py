@@ -57,7 +57,9 @@ def load_start_end_rows(model: "LlavaForCausalLM", tokenizer: PreTrainedTokenize
     stored = read_tensors(file).get(EMBEDDINGS)
     if stored is None:
         logger.warning(
-            "%s has no rows for %s: they begin as the mean of all others.", file, " and ".join(START_END)
+            "%s has no embeddings of %s: theirs stay as they are (if they are new, the mean of all others).",
+            file,
+            " and ".join(START_END),
         )
         return
     weight = model.get_input_embeddings().weight
