@@ -34,6 +34,8 @@ WEIGHT_FILES = (
 SMALL_WEIGHTS = (ADAPTER_WEIGHTS_NAME, "adapter_model.bin", NON_LORA_NAME, PROJECTOR_NAME)
 STORED_CONSTANTS = ("rotary_emb.inv_freq", "embeddings.position_ids")
 """Ends of names of buffers that older versions of transformers saved; they follow from the configuration."""
+EMBEDDINGS = "model.embed_tokens.weight"
+"""The original's name of the input embeddings, in a projector file too."""
 HASH_CHUNK = 1 << 22
 
 
@@ -206,14 +208,25 @@ def find_base(folder: Path, model_base: str | None) -> Path:
     return Path(candidate)
 
 
-def write_projector(projector: Mapping[str, Tensor], folder: Path, name: str = PROJECTOR_NAME) -> None:
-    """Write `mm_projector.bin` with the original LLaVA's names, so that every LLaVA code base reads it."""
+def write_projector(
+    projector: Mapping[str, Tensor],
+    folder: Path,
+    name: str = PROJECTOR_NAME,
+    *,
+    embeddings: Tensor | None = None,
+) -> None:
+    """Write `mm_projector.bin` with the original LLaVA's names, so that every LLaVA code base reads it.
+
+    `embeddings` (vocabulary, D): input embeddings that were trained beside it (start and end tokens).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     state = {
         f"model.mm_projector.{original_projector_key(key)}": value.cpu() for key, value in projector.items()
     }
     if len(state) == 2:  # a linear projector is not numbered there
         state = {key.replace("mm_projector.0.", "mm_projector."): value for key, value in state.items()}
+    if embeddings is not None:
+        state[EMBEDDINGS] = embeddings.cpu()
     torch.save(state, folder / name)
 
 

@@ -9,8 +9,10 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt")
 
 
-def find_folder(name: str | Path, *, beside: Path | None = None) -> Path:
+def find_folder(name: str | Path, *, beside: Path | None = None, cache: str | None = None) -> Path:
     """The folder of a name: as a path, then next to the folder `beside`, then as a hub id.
+
+    `cache` is where hub models are kept; the default is the hub's own, see HF_HOME.
 
     Raises `UsageError` that lists where it was looked for.
     """
@@ -25,19 +27,19 @@ def find_folder(name: str | Path, *, beside: Path | None = None) -> Path:
         raise UsageError(
             f"the model folder {str(name)!r} was not found (looked at {looked}); check its path."
         )
-    return fetch(str(name), looked)
+    return fetch(str(name), looked, cache)
 
 
-def fetch(hub_id: str, looked: str) -> Path:
+def fetch(hub_id: str, looked: str, cache: str | None = None) -> Path:
     """The folder of a hub id in the cache, downloaded when it is not there; `UsageError` when that fails."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=list(FILES)))
+        return Path(snapshot_download(hub_id, cache_dir=cache, allow_patterns=list(FILES)))
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise UsageError(
             f"the model {hub_id!r} is neither a folder (looked at {looked}) nor could it be fetched from the "
-            f"hub: {first_line}"
+            f"hub: {first_line.rstrip('.')}. Check its name and the network, or name the folder of a copy."
         ) from None

@@ -69,7 +69,7 @@ def parse_arguments(
     if problems:
         raise UsageError("; ".join(problems) + ".")
     if int(os.environ.get("RANK", "0")) == 0:
-        for notice in [*notices, *more]:
+        for notice in [*notices, *more, *grouping_notices(training_args)]:
             logger.warning(notice)
     return model_args, data_args, training_args
 
@@ -123,6 +123,19 @@ def fit_to_machine(argv: Sequence[str], machine: Machine) -> tuple[list[str], li
 def is_true(flag: Flag) -> bool:
     """A switch is on when it stands alone or says so."""
     return not flag.words or flag.words[0].lower() in ("true", "t", "yes", "y", "1")
+
+
+def grouping_notices(training_args: TrainingArguments) -> list[str]:
+    """Why grouping by length does nothing, where it does not."""
+    if training_args.packing == "none":
+        return []
+    names = ("group_by_modality_length", "group_by_length")
+    return [
+        f"--{name} has no effect with --packing {training_args.packing}: batches are drawn by picture, and "
+        "packing leaves little padding; --packing none gives the original's order."
+        for name in names
+        if getattr(training_args, name)
+    ]
 
 
 def value_problems(

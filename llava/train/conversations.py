@@ -1,5 +1,6 @@
 """The training set: samples of a conversation JSON, encoded when they are asked for."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from llava.errors import UsageError
 from llava.processing import encode_sample
 from llava.train.packing import Example
 from llava.train.samples import Sample
+
+logger = logging.getLogger(__name__)
 
 SHOWN_PROBLEMS = 20
 TEMPLATE_BYTES = 400
@@ -32,9 +35,9 @@ class Encoding:
 
 
 class ConversationDataset(torch.utils.data.Dataset):
-    """Samples as `Example`s, None for no sample (see `GroupSampler`).
+    """Samples as `Example`s, None for no sample (see `EpochSampler`).
 
-    `UsageError` with row and id for a sample without a target.
+    `UsageError` with row and id for a sample whose pictures do not fit into the length.
     """
 
     def __init__(self, samples: Sequence[Sample], encoding: Encoding) -> None:
@@ -48,44 +51,59 @@ class ConversationDataset(torch.utils.data.Dataset):
         return None if index is None else self.example(index)
 
     def example(self, index: int) -> Example:
-        """A sample, encoded."""
+        """A sample, encoded; cut to the length, it may have no target left (`check_long_samples` tells)."""
         sample = self.samples[index]
-        encoded = encode_sample(
-            sample.turns,
-            self.encoding.template,
-            self.encoding.tokenizer,
-            num_patches=self.encoding.num_patches,
-            max_length=self.encoding.max_length,
-            start_end=self.encoding.start_end,
-        )
-        if all(label == IGNORE_INDEX for label in encoded.labels[1:]):
-            raise UsageError(
-                f"row {sample.row} (id {sample.sample_id}): no token of an answer is left to learn after "
-                f"cutting to {self.encoding.max_length} tokens; raise --model_max_length or shorten the "
-                "question."
+        try:
+            encoded = encode_sample(
+                sample.turns,
+                self.encoding.template,
+                self.encoding.tokenizer,
+                num_patches=self.encoding.num_patches,
+                max_length=self.encoding.max_length,
+                start_end=self.encoding.start_end,
             )
+        except UsageError as error:
+            raise UsageError(f"row {sample.row} (id {sample.sample_id}): {error}") from None
         return Example(sample.sample_id, encoded, sample.images)
 
 
 def check_long_samples(dataset: ConversationDataset) -> None:
-    """Encode every sample that could be cut, so that one without a target is known before the first step.
+    """Encode every sample that could be cut, so that what the length does to it is known before the first
+    step.
 
+    Raises `UsageError` when a picture does not fit whole, or when no sample at all keeps a target. Single
+    samples without a target are listed in a warning and stay, as in the original: they add nothing to a loss.
     A token covers at least one byte, so samples with few bytes cannot be cut and are not encoded here.
     """
     encoding = dataset.encoding
-    problems = []
+    problems, without_target = [], []
     for index, sample in enumerate(dataset.samples):
         num_bytes = sum(len(text.encode()) for _, text in sample.turns)
         markers = TEMPLATE_BYTES + 40 * len(sample.turns)
         if num_bytes + markers + len(sample.images) * encoding.num_patches <= encoding.max_length:
             continue
         try:
-            dataset.example(index)
+            labels = dataset.example(index).encoded.labels
         except UsageError as error:
             problems.append(str(error))
+            continue
+        if all(label == IGNORE_INDEX for label in labels[1:]):
+            without_target.append(f"row {sample.row} (id {sample.sample_id})")
     if problems:
-        shown = "\n  ".join(problems[:SHOWN_PROBLEMS])
-        more = len(problems) - SHOWN_PROBLEMS
-        raise UsageError(
-            f"{len(problems)} samples cannot be used:\n  {shown}" + (f"\n  and {more} more" * (more > 0))
-        )
+        raise UsageError(f"{len(problems)} samples cannot be used:{listing(problems)}")
+    if not without_target:
+        return
+    found = (
+        f"{len(without_target)} of {len(dataset)} samples have no token of an answer left to learn after "
+        f"cutting to {encoding.max_length} tokens; raise --model_max_length or shorten their questions:"
+        f"{listing(without_target)}"
+    )
+    if len(without_target) == len(dataset):
+        raise UsageError(found)
+    logger.warning(found)
+
+
+def listing(entries: Sequence[str]) -> str:
+    """Entries on lines of their own, the first `SHOWN_PROBLEMS` of them."""
+    more = len(entries) - SHOWN_PROBLEMS
+    return "".join(f"\n  {entry}" for entry in entries[:SHOWN_PROBLEMS]) + f"\n  and {more} more" * (more > 0)

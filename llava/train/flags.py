@@ -38,13 +38,9 @@ NEWEST_NAMES = {
 WITHOUT_EFFECT = {
     "lazy_preprocess": "samples are always encoded when they are drawn",
     "is_multimodal": "the data says it",
-    "group_by_modality_length": "batches are drawn by picture, and packing leaves little padding",
-    "group_by_length": "batches are drawn by picture, and packing leaves little padding",
-    "train_sampling_strategy": "batches are drawn by picture, and packing leaves little padding",
     "mpt_attn_impl": "there is no MPT model here",
     "double_quant": "it belongs to --bits 4",
     "quant_type": "it belongs to --bits 4",
-    "cache_dir": "models are read from the folder that is named, nothing is downloaded",
     "save_safetensors": "weights are always saved as safetensors",
     "overwrite_output_dir": "a run is never overwritten, name another folder for another run",
     "logging_dir": "TensorBoard's folder is TENSORBOARD_LOGGING_DIR in the environment",
@@ -57,7 +53,7 @@ WITHOUT_EFFECT = {
 }
 """Accepted for the sake of old scripts, with the reason why nothing happens."""
 
-ONE_VALUE: dict[str, tuple[tuple[str, ...], str]] = {
+SOME_VALUES: dict[str, tuple[tuple[str, ...], str]] = {
     "bits": (
         ("16",),
         "training in 4 or 8 bits is not there yet; drop the flag, or use --lora_enable in bf16",
@@ -66,18 +62,17 @@ ONE_VALUE: dict[str, tuple[tuple[str, ...], str]] = {
         ("",),
         "it never had an effect in the original; name a checkpoint with --model_name_or_path",
     ),
-    "mm_use_im_start_end": (
-        ("False", "0"),
-        "pictures are not wrapped in start and end tokens here; set it to False",
-    ),
-    "mm_use_im_patch_token": (("False", "0"), "no <im_patch> token is added here; set it to False"),
     "mm_patch_merge_type": (("flat",), "pictures are not cut into tiles here; set it to flat"),
+    "train_sampling_strategy": (
+        ("random", "group_by_length"),
+        "the order is random by picture, or by length; use random or group_by_length",
+    ),
     "eval_strategy": (
         ("no",),
         "there is no evaluation during training; set it to no and evaluate afterwards",
     ),
 }
-"""Flags of which one value works, and what to do instead of another."""
+"""Flags of which these values work, the first as the default, and what to do instead of another."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +106,7 @@ def join_flags(flags: Sequence[Flag]) -> list[str]:
 
 def known_flags() -> set[str]:
     """Every name that is accepted, old ones included."""
-    names = {*own_flag_names(), *TRAINER_FLAGS, *RENAMED, *WITHOUT_EFFECT, *ONE_VALUE, *NEWEST_NAMES}
+    names = {*own_flag_names(), *TRAINER_FLAGS, *RENAMED, *WITHOUT_EFFECT, *SOME_VALUES, *NEWEST_NAMES}
     return names | set(NEWEST_NAMES.values())
 
 
@@ -141,16 +136,16 @@ def check_flags(argv: Sequence[str]) -> None:
     missing = [f"--{name}" for name in REQUIRED if not values.get(name)]
     if missing:
         problems.append(f"missing: {', '.join(missing)}")
-    problems += one_value_problems(values)
+    problems += some_value_problems(values)
     problems += installation_problems(values)
     if problems:
         raise UsageError("; ".join(problems) + " (--help lists the flags).")
 
 
-def one_value_problems(values: dict[str, str]) -> list[str]:
+def some_value_problems(values: dict[str, str]) -> list[str]:
     """Flags whose value does not work here; a switch without a word means True."""
     problems = []
-    for name, (allowed, remedy) in ONE_VALUE.items():
+    for name, (allowed, remedy) in SOME_VALUES.items():
         found = values.get(name, allowed[0])
         if found.lower() not in [value.lower() for value in allowed]:
             problems.append(f"--{name} is {found or 'True'}: {remedy}")
@@ -197,7 +192,11 @@ def translate_flags(argv: Sequence[str], trainer_fields: Collection[str]) -> tup
         if flag.name in WITHOUT_EFFECT:
             notices.append(f"--{flag.name} has no effect: {WITHOUT_EFFECT[flag.name]}.")
             continue
-        if flag.name in ONE_VALUE and flag.name not in trainer_fields:
+        if flag.name == "train_sampling_strategy":  # which of our samplers; transformers' own are not used
+            by_length = str(flag.words == ("group_by_length",))
+            flags.append(Flag("group_by_length", (by_length,)))
+            continue
+        if flag.name in SOME_VALUES and flag.name not in trainer_fields:
             continue
         if flag.name == "warmup_ratio":
             check_ratio(flag)

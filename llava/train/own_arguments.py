@@ -17,14 +17,24 @@ class ModelArguments:
     """Which model, and which parts of it train."""
 
     model_name_or_path: str = field(
-        metadata={"help": "checkpoint folder: a LLaVA, or a language model alone"}
+        metadata={"help": "folder or hub id of a LLaVA, or of a language model alone"}
     )
     version: str = flag("v1", "conversation template by name (v1, llava_v1, plain, llama_2, ...)")
-    vision_tower: str | None = flag(None, "folder of the vision tower, for a language model without one")
+    vision_tower: str | None = flag(
+        None, "folder or hub id of the vision tower, for a language model without one"
+    )
     mm_vision_select_layer: int = flag(-1, "hidden layer of the vision tower that is read (LLaVA-1.5: -2)")
     mm_vision_select_feature: Literal["patch", "cls_patch"] = flag("patch", "without or with the class token")
     mm_projector_type: str = flag("linear", "linear, mlp2x_gelu (any number for the 2) or identity")
     pretrain_mm_mlp_adapter: str | None = flag(None, "file of a trained projector to start from")
+    mm_use_im_start_end: bool | None = flag(
+        None,
+        "put pictures between <im_start> and <im_end>; default: as the checkpoint does, False for a new one",
+    )
+    mm_use_im_patch_token: bool | None = flag(
+        None,
+        "add the token <im_patch>, which no text uses; default: as the checkpoint does, False for a new one",
+    )
     tune_mm_mlp_adapter: bool = flag(False, "train the projector only")
     freeze_backbone: bool = flag(
         False, "freeze the language model; its head and the projector stay trainable"
@@ -55,6 +65,13 @@ class OwnTrainingArguments:
         "shared", "rows of the batch: one sample each, several samples, or questions that share their picture"
     )
     max_branches: int = flag(8, "most samples of one picture that share a prefix")
+    cache_dir: str | None = flag(
+        None, "where models that these flags name by hub id are kept; default: the hub's own cache"
+    )
+    group_by_modality_length: bool = flag(
+        False, "batches of about equal length, with pictures or text only; needs --packing none"
+    )
+    group_by_length: bool = flag(False, "batches of samples of about equal length; needs --packing none")
     attn_implementation: Literal["auto", "eager", "sdpa", "flex_attention"] = flag("auto", "attention code")
     model_max_length: int = flag(2048, "most tokens of a sample, picture included; longer ones are cut")
     freeze_mm_mlp_adapter: bool = flag(False, "freeze the projector")

@@ -4,29 +4,27 @@ stage.
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_pt_utils import get_model_param_count
 
 from llava.conversation import training_template
 from llava.errors import UsageError
-from llava.model.builder import Parts, assemble, build, is_llava, load_projector, read_contents
-from llava.model.checkpoint import ADAPTER_CONFIG_NAME
-from llava.model.llava import LlavaForCausalLM
-from llava.model.lora import LoraSettings, add_lora
-from llava.processing import load_image, load_image_processor, process_image
-from llava.tokenizer import load_tokenizer
-from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, parse_arguments
+from llava.processing import load_image, process_image
+from llava.train.arguments import ModelArguments, TrainingArguments, parse_arguments
 from llava.train.collator import PackingCollator
 from llava.train.conversations import ConversationDataset, Encoding, check_long_samples
-from llava.train.samples import check_pictures, read_samples
+from llava.train.length_grouping import length_of, modality_length_of, num_words
+from llava.train.sampler import EpochSampler, LengthOrder, PictureOrder
+from llava.train.samples import Sample, check_pictures, read_samples
 from llava.train.saving import CheckpointWriter
+from llava.train.starting_model import Start, build_for_training, choose_trainable
 from llava.train.summary import module_table, show_sample, steps_of
 from llava.train.trainer import LlavaTrainer, last_checkpoint, step_of
 
@@ -45,29 +43,29 @@ def run(argv: list[str]) -> None:
     check_pictures(samples, data_args.check_pictures)
 
     with whole_on_every_rank(training_args):
-        model, tokenizer, image_processor = build_for_training(model_args, data_args, training_args)
-        trainable = choose_trainable(model, model_args, training_args)
+        start = build_for_training(model_args, data_args, training_args)
+        trainable = choose_trainable(start.model, model_args, training_args)
     encoding = Encoding(
         training_template(model_args.version),
-        tokenizer,
-        model.num_patches,
+        start.tokenizer,
+        start.model.num_patches,
         training_args.model_max_length,
-        start_end=model.config.mm_use_im_start_end,
+        start_end=start.model.config.mm_use_im_start_end,
     )
     dataset = ConversationDataset(samples, encoding)
     check_long_samples(dataset)
     trainer = LlavaTrainer(
         trainable,
         training_args,
-        group_keys=[sample.images or None for sample in samples],
-        writer=writer_of(model_args, training_args, tokenizer, image_processor),
+        sampler=choose_sampler(samples, training_args),
+        writer=writer_of(start, model_args, training_args),
         train_dataset=dataset,
         data_collator=PackingCollator(
             training_args.packing,
             partial(
                 open_pixels,
-                image_processor=image_processor,
-                image_aspect_ratio=model.config.image_aspect_ratio,
+                image_processor=start.image_processor,
+                image_aspect_ratio=start.model.config.image_aspect_ratio,
             ),
         ),
     )
@@ -78,19 +76,37 @@ def run(argv: list[str]) -> None:
     leave_group()
 
 
-def writer_of(
-    model_args: ModelArguments,
-    training_args: TrainingArguments,
-    tokenizer: PreTrainedTokenizerBase,
-    image_processor: BaseImageProcessor,
-) -> CheckpointWriter:
+def choose_sampler(samples: Sequence[Sample], args: TrainingArguments) -> EpochSampler:
+    """By picture; by length as in the original, where it is asked for and rows are not packed."""
+    seed = args.seed if args.data_seed is None else args.data_seed
+    order: PictureOrder | LengthOrder
+    if args.packing == "none" and (args.group_by_modality_length or args.group_by_length):
+        measure = modality_length_of if args.group_by_modality_length else length_of
+        order = LengthOrder(
+            [
+                measure(num_words([text for _, text in sample.turns]), has_picture=bool(sample.images))
+                for sample in samples
+            ],
+            by_modality=args.group_by_modality_length,
+            batch_size=args.train_batch_size,
+            world_size=args.world_size * args.gradient_accumulation_steps,
+            seed=seed,
+        )
+    else:
+        keys = [sample.images or None for sample in samples]
+        order = PictureOrder(keys, max_branches=args.max_branches, seed=seed)
+    global_batch = args.train_batch_size * args.world_size
+    return EpochSampler(order, num_samples=len(samples), global_batch=global_batch)
+
+
+def writer_of(start: Start, model_args: ModelArguments, training_args: TrainingArguments) -> CheckpointWriter:
     """What is saved: the adapter with its base's name, the projector alone, or all weights."""
     lora = training_args.lora_enable
     return CheckpointWriter(
         kind="lora" if lora else "projector" if model_args.tune_mm_mlp_adapter else "full",
-        tokenizer=tokenizer,
-        image_processor=image_processor,
-        base=Path(model_args.model_name_or_path) if lora else None,
+        tokenizer=start.tokenizer,
+        image_processor=start.image_processor,
+        base=start.folder if lora else None,
     )
 
 
@@ -143,94 +159,6 @@ def check_output_folder(folder: Path) -> Path | None:
             f"--output_dir {folder} holds other runs ({', '.join(foreign[:3])}); name another folder."
         )
     return checkpoint
-
-
-def build_for_training(
-    model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments
-) -> tuple[LlavaForCausalLM, PreTrainedTokenizerBase, BaseImageProcessor]:
-    """The model in fp32 on the CPU: a LLaVA checkpoint as it is, or a language model with a vision tower and
-    a new projector.
-    """
-    folder = Path(model_args.model_name_or_path)
-    if (folder / ADAPTER_CONFIG_NAME).is_file():
-        raise UsageError(
-            f"{folder} is a LoRA adapter; training goes on from a full checkpoint (merge it first)."
-        )
-    dtype = torch.bfloat16 if training_args.bf16 and training_args.deepspeed else torch.float32
-    if is_llava(folder):
-        contents = read_contents(folder)
-        model = build(contents, dtype=dtype)
-        if model_args.pretrain_mm_mlp_adapter:
-            load_projector(model, Path(model_args.pretrain_mm_mlp_adapter))
-        tower_folder = contents.picture_folder
-    else:
-        if not model_args.vision_tower:
-            raise UsageError(
-                f"{folder} is a language model without a vision tower; name one with --vision_tower."
-            )
-        tower_folder = Path(model_args.vision_tower)
-        model = assemble(folder, tower_folder, parts_of(model_args, data_args, training_args), dtype=dtype)
-    model.config.image_aspect_ratio = data_args.image_aspect_ratio or model.config.image_aspect_ratio
-    model.config.conv_template = training_template(model_args.version).name
-    model.config.tokenizer_model_max_length = training_args.model_max_length
-    model.config.use_cache = False
-    on_cpu = training_args.device.type == "cpu"
-    set_attention(model, training_args.attn_implementation, prefer_eager=on_cpu and training_args.bf16)
-    return model, load_tokenizer(folder), load_image_processor(tower_folder)
-
-
-def parts_of(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> Parts:
-    """What the flags say about a LLaVA that is put together."""
-    projector_file = model_args.pretrain_mm_mlp_adapter
-    return Parts(
-        projector_type=model_args.mm_projector_type,
-        select_layer=model_args.mm_vision_select_layer,
-        select_feature=model_args.mm_vision_select_feature,
-        image_aspect_ratio=data_args.image_aspect_ratio or "square",
-        conv_template=training_template(model_args.version).name,
-        max_length=training_args.model_max_length,
-        projector_file=Path(projector_file) if projector_file else None,
-    )
-
-
-def set_attention(model: LlavaForCausalLM, implementation: str, *, prefer_eager: bool) -> None:
-    """Choose the language model's attention; `auto` is eager on a CPU under bf16 (fastest there), else
-    SDPA.
-    """
-    if implementation == "auto":
-        implementation = "eager" if prefer_eager else "sdpa"
-    model.model.language_model.set_attn_implementation(implementation)
-
-
-def choose_trainable(
-    model: LlavaForCausalLM, model_args: ModelArguments, training_args: TrainingArguments
-) -> torch.nn.Module:
-    """Set which weights train, add LoRA if asked; frozen weights go to bf16 where training computes in it."""
-    parts = model.model
-    model.requires_grad_(True)
-    parts.vision_tower.requires_grad_(not model_args.freeze_vision_tower)
-    if model_args.freeze_backbone:  # the original leaves head and projector trainable
-        parts.language_model.requires_grad_(False)
-    if model_args.tune_mm_mlp_adapter:
-        model.requires_grad_(False)
-    parts.multi_modal_projector.requires_grad_(not training_args.freeze_mm_mlp_adapter)
-    trainable: torch.nn.Module = model
-    if training_args.lora_enable:
-        if model_args.tune_mm_mlp_adapter:
-            raise UsageError("--lora_enable and --tune_mm_mlp_adapter exclude each other; drop one.")
-        settings = LoraSettings(
-            rank=training_args.lora_r,
-            alpha=training_args.lora_alpha,
-            dropout=training_args.lora_dropout,
-            bias=training_args.lora_bias,
-            train_projector=not training_args.freeze_mm_mlp_adapter,
-        )
-        trainable = add_lora(model, settings)
-    if training_args.bf16 and not training_args.deepspeed:
-        for weight in trainable.parameters():
-            if not weight.requires_grad:
-                weight.data = weight.data.to(torch.bfloat16)
-    return trainable
 
 
 def samples_per_step(args: TrainingArguments) -> int:

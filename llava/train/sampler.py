@@ -1,11 +1,16 @@
-"""The order of samples: whole groups together, as a pure function of seed and epoch, whatever the batch size
-and ranks.
+"""The order of samples, as a pure function of seed and epoch.
+
+By default whole groups stand together, whatever the batch size and ranks; without packing the original's
+order by length can be had instead.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
+
+from llava.train.length_grouping import length_grouped, modality_length_grouped
 
 
 def group_indices(keys: Sequence[object]) -> list[list[int]]:
@@ -57,23 +62,54 @@ def fill_slots(chunks: Sequence[list[int]], *, size: int) -> tuple[list[list[int
     return full, [slot for slots in open_by_room.values() for slot in slots]
 
 
-class GroupSampler(torch.utils.data.Sampler[int | None]):
-    """`plan_epoch` for the epoch that `set_epoch` names; `keys` are equal for samples that share a picture,
-    None = alone.
+@dataclass(frozen=True)
+class PictureOrder:
+    """`plan_epoch` for samples with these keys: equal where pictures are shared, None = alone."""
+
+    keys: Sequence[object]
+    max_branches: int
+    seed: int
+
+    def __call__(self, epoch: int) -> list[int]:
+        """Every index once."""
+        rng = random.Random(f"{self.seed}/{epoch}")
+        return plan_epoch(group_indices(self.keys), max_branches=self.max_branches, rng=rng)
+
+
+@dataclass(frozen=True)
+class LengthOrder:
+    """The original's order by length, see `llava.train.length_grouping`.
+
+    `lengths` in words, negative for samples without a picture if `by_modality`. `world_size` is processes
+    times accumulation steps, as there.
+    """
+
+    lengths: Sequence[int]
+    by_modality: bool
+    batch_size: int
+    world_size: int
+    seed: int
+
+    def __call__(self, epoch: int) -> list[int]:
+        """Every index once; the global random state is left as it was."""
+        plan = modality_length_grouped if self.by_modality else length_grouped
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(random.Random(f"{self.seed}/{epoch}").getrandbits(63))
+            return plan(self.lengths, batch_size=self.batch_size, world_size=self.world_size)
+
+
+class EpochSampler(torch.utils.data.Sampler[int | None]):
+    """The order of the epoch that `set_epoch` names: `order` is a pure function of it, equal on all ranks.
 
     The order is filled up with None (no sample) to a multiple of `global_batch`, the samples of one step on
     all ranks. Without that, accelerate would fill the last step with samples of the first, and two ranks
     would train on other data than one process.
     """
 
-    def __init__(
-        self, keys: Sequence[object], *, max_branches: int, seed: int, global_batch: int = 1
-    ) -> None:
-        self.groups = group_indices(keys)
-        self.num_samples = len(keys)
-        self.num_fillers = -len(keys) % global_batch
-        self.max_branches = max_branches
-        self.seed = seed
+    def __init__(self, order: Callable[[int], list[int]], *, num_samples: int, global_batch: int = 1) -> None:
+        self.order = order
+        self.num_samples = num_samples
+        self.num_fillers = -num_samples % global_batch
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -84,6 +120,5 @@ class GroupSampler(torch.utils.data.Sampler[int | None]):
         return self.num_samples + self.num_fillers
 
     def __iter__(self) -> Iterator[int | None]:
-        rng = random.Random(f"{self.seed}/{self.epoch}")
-        yield from plan_epoch(self.groups, max_branches=self.max_branches, rng=rng)
+        yield from self.order(self.epoch)
         yield from [None] * self.num_fillers

@@ -15,7 +15,18 @@ from llava.model.checkpoint import write_base_reference, write_config, write_pro
 
 logger = logging.getLogger(__name__)
 
+INPUT_EMBEDDINGS = "model.language_model.embed_tokens.weight"
 KINDS = ("full", "lora", "projector")
+
+
+def apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that do not lie within larger ones: on a CPU, what ZeRO-3 gathers are pieces of one buffer,
+    which would be refused on saving.
+    """
+    return {
+        key: value.clone() if value.untyped_storage().nbytes() > value.nbytes else value
+        for key, value in state.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -31,7 +42,7 @@ class CheckpointWriter:
         """Write a checkpoint of the (PEFT-wrapped) model; `state` holds gathered weights under DeepSpeed."""
         folder.mkdir(parents=True, exist_ok=True)
         logger.info("Saving to %s", folder)
-        weights = dict(model.state_dict() if state is None else state)
+        weights = dict(model.state_dict()) if state is None else apart(state)
         if self.kind == "lora":
             model.save_pretrained(
                 str(folder), state_dict=weights, safe_serialization=True, save_embedding_layers=False
@@ -42,7 +53,9 @@ class CheckpointWriter:
         elif self.kind == "projector":
             start = "model.multi_modal_projector."
             write_projector(
-                {key[len(start) :]: value for key, value in weights.items() if key.startswith(start)}, folder
+                {key[len(start) :]: value for key, value in weights.items() if key.startswith(start)},
+                folder,
+                embeddings=weights[INPUT_EMBEDDINGS] if model.config.mm_use_im_start_end else None,
             )
         else:
             write_weights(weights, folder, tied=model.config.tie_word_embeddings)

@@ -1,14 +1,11 @@
-"""The same as `llava.train.train`, for scripts that call it by path: `python llava/train/train_mem.py
+"""The same as `train.py`, under the name that scripts call by path: `torchrun ... llava/train/train_mem.py
 ...`.
+
+The original turns flash attention on here; attention is a flag now, `--attn_implementation`.
 """
 
-import sys
+import runpy
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:] = [str(HERE.parents[1]), *(entry for entry in sys.path if Path(entry or ".").resolve() != HERE)]
-
-from llava.train.train import train  # noqa: E402
-
 if __name__ == "__main__":
-    train()
+    runpy.run_path(str(Path(__file__).with_name("train.py")), run_name="__main__")

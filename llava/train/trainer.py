@@ -7,7 +7,6 @@ strict.
 
 import json
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,8 +15,15 @@ from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from llava.errors import UsageError
-from llava.model.checkpoint import PROJECTOR_NAME, load_strictly, read_projector, read_weights
-from llava.train.sampler import GroupSampler
+from llava.model.checkpoint import (
+    EMBEDDINGS,
+    PROJECTOR_NAME,
+    load_strictly,
+    read_projector,
+    read_tensors,
+    read_weights,
+)
+from llava.train.sampler import EpochSampler
 from llava.train.saving import CheckpointWriter
 
 logger = logging.getLogger(__name__)
@@ -27,25 +33,18 @@ PROJECTOR_PATH = "multi_modal_projector"
 
 
 class LlavaTrainer(Trainer):
-    """`group_keys`: one key per sample, equal where pictures are shared; `writer` writes checkpoints of our
-    layout.
-    """
+    """`sampler` gives the order of samples, `writer` writes checkpoints of our layout."""
 
     def __init__(
         self,
         model: nn.Module,
         args: TrainingArguments,
         *,
-        group_keys: Sequence[object],
+        sampler: EpochSampler,
         writer: CheckpointWriter,
         **kwargs: object,
     ) -> None:
-        self.sampler = GroupSampler(
-            group_keys,
-            max_branches=args.max_branches,
-            seed=args.seed if args.data_seed is None else args.data_seed,
-            global_batch=args.train_batch_size * args.world_size,
-        )
+        self.sampler = sampler
         self.writer = writer
         super().__init__(model=model, args=args, **kwargs)
         self.add_callback(EpochCallback(self.sampler))
@@ -55,9 +54,12 @@ class LlavaTrainer(Trainer):
         return self.sampler
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
-        """Targets of the global batch: over accumulation steps and ranks."""
+        """Targets of the global batch: over accumulation steps and ranks; 1 where there is none, so that its
+        loss is 0 and no number to stop at.
+        """
         count = torch.tensor(sum(len(batch["targets"]) for batch in batch_samples), device=device)
-        return self.accelerator.gather(count).sum() if self.args.world_size > 1 else count
+        total = self.accelerator.gather(count).sum() if self.args.world_size > 1 else count
+        return total.clamp(min=1)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -96,9 +98,11 @@ class LlavaTrainer(Trainer):
         if self.writer.kind == "lora":
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         elif self.writer.kind == "projector":
-            target.model.multi_modal_projector.load_state_dict(
-                read_projector(folder / PROJECTOR_NAME), strict=True
-            )
+            file = folder / PROJECTOR_NAME
+            target.model.multi_modal_projector.load_state_dict(read_projector(file), strict=True)
+            if target.config.mm_use_im_start_end:
+                stored = {"weight": read_tensors(file)[EMBEDDINGS]}
+                target.get_input_embeddings().load_state_dict(stored, strict=True)
         else:
             load_strictly(target, read_weights(folder), tied=target.config.tie_word_embeddings, source=folder)
 
@@ -128,7 +132,7 @@ def optimizer_groups(
 class EpochCallback(TrainerCallback):
     """Tells the sampler which epoch begins."""
 
-    def __init__(self, sampler: GroupSampler) -> None:
+    def __init__(self, sampler: EpochSampler) -> None:
         self.sampler = sampler
 
     def on_epoch_begin(

@@ -11,6 +11,7 @@ from llava.errors import UsageError
 from llava.images import load_image, process_image
 from llava.train.collator import PackingCollator
 from llava.train.conversations import ConversationDataset, Encoding
+from llava.train.length_grouping import length_of, modality_length_of, num_words
 from llava.train.samples import read_samples
 from tests.parity.golden import DATA, golden, golden_tokenizer
 from tests.parity.test_images import processor
@@ -19,8 +20,6 @@ GOLDEN = golden("preprocess/dataset.json")
 PIXELS_ATOL = 2e-6  # fp32; worst seen 6e-7 (mean and deviation of a picture)
 
 NOT_COMPARED = {
-    "lengths": "words by whitespace for length grouping; our sampler does not use them",
-    "modality_lengths": "as lengths",
     "keys": "our batch has targets, position ids and one set of pictures under names of its own",
     "warnings": "recorded as none",
 }
@@ -43,7 +42,7 @@ def dataset_of(data_path: Path, version: str, max_length: int) -> ConversationDa
 )
 def test_batches_are_equal(case: dict) -> None:
     compared = {"data", "version", "image_aspect_ratio", "model_max_length", "batch", "images"}
-    assert set(case) == compared | set(NOT_COMPARED)
+    assert set(case) == compared | {"lengths", "modality_lengths"} | set(NOT_COMPARED)
     dataset = dataset_of(DATA / case["data"], case["version"], case["model_max_length"])
     collate = PackingCollator("none", lambda path: load_pixels(path, case["image_aspect_ratio"]))
     batch, wanted = collate([dataset[index] for index in range(len(dataset))]), case["batch"]
@@ -59,6 +58,12 @@ def test_batches_are_equal(case: dict) -> None:
     ]
     assert batch["targets"].tolist() == targets
     assert targets
+
+    words = [num_words([text for _, text in sample.turns]) for sample in dataset.samples]
+    kinds = [bool(sample.images) for sample in dataset.samples]
+    pairs = list(zip(words, kinds, strict=True))
+    assert [length_of(count, has_picture=kind) for count, kind in pairs] == case["lengths"]
+    assert [modality_length_of(count, has_picture=kind) for count, kind in pairs] == case["modality_lengths"]
 
     pictures = [image for image in case["images"] if not image["all_zero"]]
     text_only = [not sample.images for sample in dataset.samples]

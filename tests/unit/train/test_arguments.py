@@ -16,7 +16,7 @@ from llava.errors import UsageError
 from llava.train import arguments, flags
 from llava.train.arguments import Machine, fit_to_machine, parse_arguments
 from llava.train.flags import (
-    ONE_VALUE,
+    SOME_VALUES,
     check_flags,
     help_text,
     installation_problems,
@@ -25,7 +25,7 @@ from llava.train.flags import (
     translate_flags,
 )
 from llava.train.own_arguments import own_flag_names
-from llava.train.recipe import parts_of
+from llava.train.starting_model import parts_of
 from llava.train.trainer_flags import TRAINER_FLAGS
 
 ROOT = Path(__file__).parents[3]
@@ -147,6 +147,26 @@ def test_notices_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     assert "training on the CPU" in text
 
 
+@pytest.mark.parametrize(
+    ("added", "by_modality", "by_length"),
+    [
+        (["--group_by_modality_length", "True"], True, False),
+        (["--group_by_length"], False, True),
+        (["--train_sampling_strategy", "group_by_length"], False, True),
+        (["--train_sampling_strategy=random"], False, False),
+    ],
+)
+def test_grouping_by_length_says_where_it_has_no_effect(
+    added: list[str], by_modality: bool, by_length: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, _, training_args = parse_arguments([*BASE, *added, "--packing", "none"])
+    assert (training_args.group_by_modality_length, training_args.group_by_length) == (by_modality, by_length)
+    assert "no effect" not in caplog.text
+    parse_arguments([*BASE, *added])
+    told = f"--group_by_{'modality_' * by_modality}length has no effect with --packing shared"
+    assert (told in caplog.text) == (by_modality or by_length)
+
+
 def test_other_ranks_say_nothing(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(arguments, "build_groups", lambda argv: (_ for _ in ()).throw(KeyError("reached")))
@@ -164,8 +184,7 @@ def test_other_ranks_say_nothing(caplog: pytest.LogCaptureFixture, monkeypatch: 
         (["--xyzzy"], ["unknown flag --xyzzy"]),
         (["--bits", "8"], ["--bits is 8", "not there yet"]),
         (["--lora_weight_path", "x"], ["--lora_weight_path is x"]),
-        (["--mm_use_im_start_end", "True"], ["--mm_use_im_start_end is True"]),
-        (["--mm_use_im_patch_token"], ["--mm_use_im_patch_token is True"]),
+        (["--train_sampling_strategy", "sequential"], ["is sequential", "group_by_length"]),
         (["--mm_patch_merge_type", "spatial"], ["--mm_patch_merge_type is spatial"]),
         (["--evaluation_strategy", "steps"], ["--eval_strategy is steps", "evaluate afterwards"]),
         (["--warmup_ratio", "3"], ["--warmup_ratio is 3", "--warmup_steps"]),
@@ -247,7 +266,7 @@ def test_help_names_every_own_flag() -> None:
 
 
 def test_no_flag_has_two_meanings() -> None:
-    assert not set(own_flag_names()) & set(ONE_VALUE)
+    assert not set(own_flag_names()) & set(SOME_VALUES)
 
 
 def run(*argv: str) -> tuple[subprocess.CompletedProcess[str], float]:

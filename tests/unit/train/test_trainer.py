@@ -5,12 +5,16 @@ folders, shown samples.
 from pathlib import Path
 
 import pytest
+import torch
 
 from llava.errors import UsageError
 from llava.model.lora import LoraSettings, add_lora, target_pattern
 from llava.processing import Encoded
+from llava.train import recipe
 from llava.train.recipe import check_output_folder
+from llava.train.saving import apart
 from llava.train.summary import group_runs, module_table, steps_of
+from llava.train.train import train
 from llava.train.trainer import COMPLETE_NAME, last_checkpoint, optimizer_groups
 from tests.tiny import tiny_model
 
@@ -63,6 +67,29 @@ def test_output_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     file.touch()
     with pytest.raises(UsageError, match="is a file"):
         check_output_folder(file)
+
+
+def test_pieces_of_one_buffer_are_taken_apart() -> None:
+    """What ZeRO-3 gathers on a CPU; safetensors refuses to write it."""
+    buffer = torch.arange(6.0)
+    whole = torch.ones(2)
+    state = apart({"a": buffer[:4].view(2, 2), "b": buffer[4:], "whole": whole})
+    assert [value.untyped_storage().nbytes() for value in state.values()] == [16, 8, 8]
+    assert torch.equal(state["b"], buffer[4:])
+    assert state["whole"] is whole, "nothing else is copied"
+
+
+@pytest.mark.parametrize(("given", "flag"), [("flash_attention_2", "auto"), ("eager", "eager")])
+def test_train_is_called_as_the_originals_function(
+    given: str, flag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(recipe, "run", seen.append)
+    argv = ["--model_name_or_path", "base", "--data_path", "train.json", "--output_dir", "out"]
+    monkeypatch.setattr("sys.argv", ["train_mem.py", *argv])
+    train(attn_implementation=given)
+    train(argv)
+    assert seen == [[*argv, "--attn_implementation", flag], argv]
 
 
 def test_summary_shows_parts_and_runs() -> None:

@@ -1,0 +1,156 @@
+"""The model that training starts from: a LLaVA as it is, or a language model with a vision tower and a new
+projector, and which of its weights train.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerFast
+from transformers.image_processing_utils import BaseImageProcessor
+
+from llava.conversation import training_template
+from llava.errors import UsageError
+from llava.images import load_image_processor
+from llava.model.builder import Parts, assemble, build, is_llava, load_projector, read_contents
+from llava.model.checkpoint import ADAPTER_CONFIG_NAME
+from llava.model.llava import LlavaForCausalLM
+from llava.model.locations import find_folder
+from llava.model.lora import LoraSettings, add_lora
+from llava.tokenizer import load_tokenizer
+from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
+from llava.train.picture_tokens import START_END, add_tokens, load_start_end_rows, missing_tokens
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model on the CPU with what prepares its inputs; `folder` is where --model_name_or_path is on this
+    machine.
+    """
+
+    model: LlavaForCausalLM
+    tokenizer: PreTrainedTokenizerFast
+    image_processor: BaseImageProcessor
+    folder: Path
+
+
+def build_for_training(
+    model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments
+) -> Start:
+    """The model in fp32: a LLaVA checkpoint as it is, or a language model with a vision tower and a new
+    projector.
+
+    Names are folders or hub ids. `UsageError` when they cannot be found or do not fit each other.
+    """
+    folder = find_folder(model_args.model_name_or_path, cache=training_args.cache_dir)
+    if (folder / ADAPTER_CONFIG_NAME).is_file():
+        raise UsageError(
+            f"{folder} is a LoRA adapter; training goes on from a full checkpoint (merge it first)."
+        )
+    dtype = torch.bfloat16 if training_args.bf16 and training_args.deepspeed else torch.float32
+    projector_file = Path(model_args.pretrain_mm_mlp_adapter) if model_args.pretrain_mm_mlp_adapter else None
+    if is_llava(folder):
+        contents = read_contents(folder)
+        model = build(contents, dtype=dtype)
+        if projector_file is not None:
+            load_projector(model, projector_file)
+        tower_folder = contents.picture_folder
+    else:
+        if not model_args.vision_tower:
+            raise UsageError(
+                f"{folder} is a language model without a vision tower; name one with --vision_tower."
+            )
+        tower_folder = find_folder(model_args.vision_tower, cache=training_args.cache_dir)
+        model = assemble(folder, tower_folder, parts_of(model_args, data_args, training_args), dtype=dtype)
+    tokenizer = load_tokenizer(folder)
+    choose_tokens(model, tokenizer, model_args, lora=training_args.lora_enable)
+    if model.config.mm_use_im_start_end and projector_file is not None:
+        load_start_end_rows(model, tokenizer, projector_file)
+    model.config.image_aspect_ratio = data_args.image_aspect_ratio or model.config.image_aspect_ratio
+    model.config.conv_template = training_template(model_args.version).name
+    model.config.tokenizer_model_max_length = training_args.model_max_length
+    model.config.use_cache = False
+    on_cpu = training_args.device.type == "cpu"
+    set_attention(model, training_args.attn_implementation, prefer_eager=on_cpu and training_args.bf16)
+    return Start(model, tokenizer, load_image_processor(tower_folder), folder)
+
+
+def choose_tokens(
+    model: LlavaForCausalLM, tokenizer: PreTrainedTokenizerFast, model_args: ModelArguments, *, lora: bool
+) -> None:
+    """Set the two options for tokens around and in pictures, and add the tokens that are missing.
+
+    `UsageError` where an adapter would be trained on rows that neither it nor its base would hold.
+    """
+    config = model.config
+    if model_args.mm_use_im_start_end is not None:
+        config.mm_use_im_start_end = model_args.mm_use_im_start_end
+    if model_args.mm_use_im_patch_token is not None:
+        config.mm_use_im_patch_token = model_args.mm_use_im_patch_token
+    missing = missing_tokens(
+        tokenizer, patch=config.mm_use_im_patch_token, start_end=config.mm_use_im_start_end
+    )
+    if lora and set(missing) & set(START_END):
+        raise UsageError(
+            f"--mm_use_im_start_end True with --lora_enable: the base lacks {' and '.join(START_END)}, and "
+            "an adapter does not hold their embeddings. Leave the flag out, or train the adapter on a LLaVA "
+            "that has them (trained in full with --mm_use_im_start_end True)."
+        )
+    if missing:
+        add_tokens(model, tokenizer, missing)
+
+
+def parts_of(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> Parts:
+    """What the flags say about a LLaVA that is put together."""
+    projector_file = model_args.pretrain_mm_mlp_adapter
+    return Parts(
+        projector_type=model_args.mm_projector_type,
+        select_layer=model_args.mm_vision_select_layer,
+        select_feature=model_args.mm_vision_select_feature,
+        image_aspect_ratio=data_args.image_aspect_ratio or "square",
+        conv_template=training_template(model_args.version).name,
+        max_length=training_args.model_max_length,
+        projector_file=Path(projector_file) if projector_file else None,
+    )
+
+
+def set_attention(model: LlavaForCausalLM, implementation: str, *, prefer_eager: bool) -> None:
+    """Choose the language model's attention; `auto` is eager on a CPU under bf16 (fastest there), else
+    SDPA.
+    """
+    if implementation == "auto":
+        implementation = "eager" if prefer_eager else "sdpa"
+    model.model.language_model.set_attn_implementation(implementation)
+
+
+def choose_trainable(
+    model: LlavaForCausalLM, model_args: ModelArguments, training_args: TrainingArguments
+) -> torch.nn.Module:
+    """Set which weights train, add LoRA if asked; frozen weights go to bf16 where training computes in it."""
+    parts = model.model
+    model.requires_grad_(True)
+    parts.vision_tower.requires_grad_(not model_args.freeze_vision_tower)
+    if model_args.freeze_backbone:  # the original leaves head and projector trainable
+        parts.language_model.requires_grad_(False)
+    if model_args.tune_mm_mlp_adapter:
+        model.requires_grad_(False)
+        if model.config.mm_use_im_start_end:  # their rows begin as a mean, so the input embeddings train too
+            model.get_input_embeddings().requires_grad_(True)
+    parts.multi_modal_projector.requires_grad_(not training_args.freeze_mm_mlp_adapter)
+    trainable: torch.nn.Module = model
+    if training_args.lora_enable:
+        if model_args.tune_mm_mlp_adapter:
+            raise UsageError("--lora_enable and --tune_mm_mlp_adapter exclude each other; drop one.")
+        settings = LoraSettings(
+            rank=training_args.lora_r,
+            alpha=training_args.lora_alpha,
+            dropout=training_args.lora_dropout,
+            bias=training_args.lora_bias,
+            train_projector=not training_args.freeze_mm_mlp_adapter,
+        )
+        trainable = add_lora(model, settings)
+    if training_args.bf16 and not training_args.deepspeed:
+        for weight in trainable.parameters():
+            if not weight.requires_grad:
+                weight.data = weight.data.to(torch.bfloat16)
+    return trainable
