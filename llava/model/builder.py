@@ -16,9 +16,7 @@ from llava.errors import UsageError
 from llava.images import load_image_processor
 from llava.model.checkpoint import (
     ADAPTER_CONFIG_NAME,
-    PROJECTOR_NAME,
     find_base,
-    has_weights,
     load_strictly,
     read_projector,
     read_weights,
@@ -32,6 +30,7 @@ from llava.model.locations import find_folder
 from llava.model.lora import merge, wrap
 from llava.model.original import TEXT_TYPES, is_original, read_original
 from llava.model.placement import one_device, share_out
+from llava.model.projector_stage import is_projector_stage, read_our_projector
 from llava.model.quantize import import_bitsandbytes, quantize
 from llava.model.vision_tower import load_vision_tower
 from llava.tokenizer import add_image_tokens, load_tokenizer
@@ -73,6 +72,8 @@ def read_contents(folder: Path, model_base: str | None = None) -> Contents:
     Our own adapters are not read here, see `load_adapter`.
     """
     config = read_config(folder)
+    if is_ours(folder) and is_projector_stage(folder):
+        return read_our_projector(folder, model_base)
     if is_ours(folder):
         return Contents(folder, LlavaConfig.from_dict(config), read_weights(folder), OURS, folder, folder)
     if is_hf(config):
@@ -197,8 +198,6 @@ def open_checkpoint(
 ) -> Opened:
     """A checkpoint of any layout, whole; the kind is decided by its config.json and files."""
     ours = is_ours(folder)
-    if ours and (folder / PROJECTOR_NAME).is_file() and not has_weights(folder):
-        raise UsageError(f"{folder} holds only a projector; train with it by --pretrain_mm_mlp_adapter.")
     if ours and (folder / ADAPTER_CONFIG_NAME).is_file():
         base = read_contents(find_base(folder, model_base))
         model = load_adapter(folder, base, dtype=dtype, attn_implementation=attn_implementation)

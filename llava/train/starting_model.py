@@ -12,8 +12,17 @@ from transformers.image_processing_utils import BaseImageProcessor
 from llava.conversation import training_template
 from llava.errors import UsageError
 from llava.images import load_image_processor
-from llava.model.builder import Parts, assemble, build, is_llava, load_projector, read_contents
+from llava.model.builder import (
+    Parts,
+    assemble,
+    build,
+    fit_to_scales,
+    is_llava,
+    load_projector,
+    read_contents,
+)
 from llava.model.checkpoint import ADAPTER_CONFIG_NAME
+from llava.model.config import LlavaConfig
 from llava.model.llava import LlavaForCausalLM
 from llava.model.locations import find_folder
 from llava.model.lora import LoraSettings, add_lora
@@ -62,17 +71,30 @@ def build_for_training(
             )
         tower_folder = find_folder(model_args.vision_tower, cache=training_args.cache_dir)
         model = assemble(folder, tower_folder, parts_of(model_args, data_args, training_args), dtype=dtype)
+        model.config.mm_vision_tower = model_args.vision_tower
     tokenizer = load_tokenizer(folder)
     choose_tokens(model, tokenizer, model_args, lora=training_args.lora_enable)
     if model.config.mm_use_im_start_end and projector_file is not None:
         load_start_end_rows(model, tokenizer, projector_file)
     model.config.image_aspect_ratio = data_args.image_aspect_ratio or model.config.image_aspect_ratio
+    refuse_tiles(folder, model.config)
     model.config.conv_template = training_template(model_args.version).name
     model.config.tokenizer_model_max_length = training_args.model_max_length
     model.config.use_cache = False
     on_cpu = training_args.device.type == "cpu"
     set_attention(model, training_args.attn_implementation, prefer_eager=on_cpu and training_args.bf16)
-    return Start(model, tokenizer, load_image_processor(tower_folder), folder)
+    image_processor = fit_to_scales(load_image_processor(tower_folder), model.config)
+    return Start(model, tokenizer, image_processor, folder)
+
+
+def refuse_tiles(folder: Path, config: LlavaConfig) -> None:
+    """`UsageError` for pictures in tiles, which are for answering only."""
+    if config.image_aspect_ratio == "anyres" or config.tiling.has_newline:
+        raise UsageError(
+            f"{folder} takes pictures in tiles (image_aspect_ratio {config.image_aspect_ratio!r}, "
+            f"mm_patch_merge_type {config.mm_patch_merge_type!r}); training on tiles is not there. Start "
+            "from a LLaVA-1.5 checkpoint."
+        )
 
 
 def choose_tokens(
