@@ -1,5 +1,6 @@
-"""Files of questions and answers, read for scoring: rows with a question_id and texts, all problems at once."""
+"""Files of questions and answers, read for scoring: rows with a question_id and texts, all problems told."""
 
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ from llava.records import (
     parse_lines,
     read_rows,
     read_text,
-    shorten,
 )
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ ANSWERS = 'answer file (JSON lines with "question_id" and "text")'
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of a file: where it stands, and its fields. A field that may be left out is "" then."""
+    """A row of a file: where it stands, and its fields; those that were asked for are texts."""
 
     place: str
     fields: Mapping[str, object]
@@ -38,8 +38,9 @@ class Entry:
         return str(self.fields["question_id"])
 
     def text(self, name: str = "text") -> str:
-        """A field as text."""
-        return str(self.fields.get(name, ""))
+        """A field as text, "" where the row lacks one that may be left out."""
+        value = self.fields.get(name)
+        return "" if value is None else str(value)
 
 
 def read_entries(
@@ -55,12 +56,13 @@ def entries_of(
     """Rows with their fields checked; `DataError` when `problems` holds any in the end."""
     entries = []
     for row in rows:
-        fields = {name: field_of(row, name, problems) for name in required if isinstance(row.value, dict)}
         if not isinstance(row.value, dict):
             problems.add(row.place, f"found {kind_of(row.value)}; an object was wanted")
             continue
         given = [name for name in optional if row.value.get(name) is not None]
-        entries.append(Entry(row.place, fields | {name: field_of(row, name, problems) for name in given}))
+        for name in (*required, *given):
+            field_of(row, name, problems)
+        entries.append(Entry(row.place, row.value))
     problems.raise_any()
     return entries
 
@@ -86,13 +88,17 @@ def read_answers_leniently(path: Path) -> tuple[list[Entry], int]:
     return entries_of(rows, Problems(path), ("question_id", "text")), len(broken)
 
 
-def last_texts(entries: Iterable[Entry], path: Path) -> dict[str, str]:
-    """Question id -> text. Of several answers to a question the last counts, and the log says so."""
-    entries = list(entries)
+def last_entries(entries: Sequence[Entry], path: Path) -> list[Entry]:
+    """One answer per question: of several the last counts, as in the original, and the log says so."""
     repeated = repeated_ids(entry.question_id for entry in entries)
     if repeated:
         logger.warning("%s: %s; the last answer counts", path, tell(repeated, REPEATED))
-    return {entry.question_id: entry.text() for entry in entries}
+    return list({entry.question_id: entry for entry in entries}.values())
+
+
+def last_texts(entries: Sequence[Entry], path: Path) -> dict[str, str]:
+    """The same as question id -> text."""
+    return {entry.question_id: entry.text() for entry in last_entries(entries, path)}
 
 
 def refuse_repeated(entries: Iterable[Entry], path: Path, what: str = REPEATED) -> None:
@@ -122,6 +128,12 @@ def warn_missing(coverage: Coverage, path: Path, consequence: str) -> None:
         logger.warning("%s: %s; %s", path, tell(coverage.missing, MISSING), consequence)
 
 
+def warn_unknown(coverage: Coverage, path: Path) -> None:
+    """Tell on the log which answers belong to other questions; they are not converted."""
+    if coverage.unknown:
+        logger.warning("%s: %s; left out", path, tell(coverage.unknown, UNKNOWN))
+
+
 def wanted_path(value: str | None, flag: str) -> Path:
     """The path that a flag names; `UsageError` when the flag is not given."""
     if not value:
@@ -129,11 +141,14 @@ def wanted_path(value: str | None, flag: str) -> Path:
     return Path(value)
 
 
-def is_whole_number(value: object) -> bool:
-    """Whether a JSON value is a whole number (true and false are none)."""
-    return type(value) is int
+def write_text(text: str, path: Path) -> None:
+    """Write a file and the folders above it; `UsageError` when a folder is in its place."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name the file to write.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
 
 
-def found(value: object, wanted: str) -> str:
-    """`found a number (3); WANTED was wanted`."""
-    return f"found {kind_of(value)} ({shorten(value)}); {wanted} was wanted"
+def write_json(value: object, path: Path, indent: int | None = None) -> None:
+    """Write a value as JSON, in ASCII as the original."""
+    write_text(json.dumps(value, indent=indent) + "\n", path)

@@ -23,7 +23,7 @@ from llava.eval.answer_files import (
     refuse_unknown,
     wanted_path,
 )
-from llava.eval.metrics.pairing import compare_ids, tell
+from llava.eval.metrics.pairing import TWICE, compare_ids, tell
 from llava.eval.metrics.pope import Counts, Item, block, count, label_is_yes, pair_labels, says_yes
 from llava.records import Problems, shorten, suggestion
 
@@ -31,7 +31,6 @@ logger = logging.getLogger(__name__)
 
 START = "coco_pope_"
 QUESTIONS = 'question file (JSON lines with "question_id" and "category")'
-TWICE = "id stands twice|ids stand twice"
 LABELS = 'annotation file (JSON lines with "label": yes or no)'
 
 
