@@ -3,7 +3,8 @@
     python scripts/convert_sqa_to_llava.py convert_to_llava --base-dir ScienceQA/data/scienceqa \\
         --prompt-format QCM-LEA --split train
 
-convert_to_llava writes BASE_DIR/llava_SPLIT_FORMAT.json, convert_to_jsonl BASE_DIR/scienceqa_SPLIT_FORMAT.jsonl.
+convert_to_llava writes llava_SPLIT_FORMAT.json there, convert_to_jsonl scienceqa_SPLIT_FORMAT.jsonl
+(prompt formats: llava/eval/science_prompts.py).
 """
 
 import json

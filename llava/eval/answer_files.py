@@ -119,7 +119,9 @@ def refuse_unknown(coverage: Coverage, path: Path) -> None:
 def refuse_missing(coverage: Coverage, path: Path) -> None:
     """`DataError` when questions have no answer."""
     if coverage.missing:
-        raise DataError(f"{path}: {tell(coverage.missing, MISSING)}; answer them and join the files.")
+        raise DataError(
+            f"{path}: {tell(coverage.missing, MISSING)}; finish answering, or give all parts in one file."
+        )
 
 
 def warn_missing(coverage: Coverage, path: Path, consequence: str) -> None:

@@ -57,7 +57,7 @@ def review_files(options: Namespace) -> list[tuple[str, Path]]:
     if not files:
         if folder is None:
             raise UsageError("name review files with --files, or their folder with --dir (see --help).")
-        starts = ("",) if "review" in options.dir else STARTS
+        starts = ("",) if "review" in str(folder) else STARTS
         files = [
             file.name for file in folder.iterdir() if file.name.startswith(starts) and file.suffix == SUFFIX
         ]
