@@ -2,7 +2,10 @@
 reason.
 """
 
+import argparse
+import importlib
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -166,6 +169,50 @@ def test_what_the_published_rule_takes_for_yes_is_told(tmp_path: Path) -> None:
     assert sum(said_yes) - sum(says_yes) == 9
     labels = [sum(count_of(text, name) for name in ("TP", "FN")) for text in blocks(other.stdout)]
     assert labels == [12, 11, 17]
+
+
+FLAGS = golden("cli/eval_flags.json")["programs"]
+PROGRAMS = (
+    *(
+        f"llava.eval.{name}"
+        for name in ("eval_pope", "eval_textvqa", "eval_science_qa", "summarize_gpt_review")
+    ),
+    *(name for name in FLAGS if name.startswith("scripts/convert_")),
+)
+
+
+def parser_of(program: str) -> argparse.ArgumentParser:
+    """The command line of a module or script."""
+    if program.endswith(".py"):
+        return runpy.run_path(str(ROOT / program))["parser"]()
+    return importlib.import_module(program).parser()
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_flags_and_their_defaults_are_those_of_the_original(program: str) -> None:
+    ours = {flag: action for action in parser_of(program)._actions for flag in action.option_strings}
+    for wanted in FLAGS[program]:
+        actions = {id(ours[flag]): ours[flag] for flag in wanted["flags"]}
+        (action,) = actions.values()
+        default = list(action.default) if isinstance(action.default, tuple) else action.default
+        assert (action.dest, default, action.required, action.nargs) == (
+            wanted["dest"],
+            wanted["default"],
+            wanted["required"],
+            wanted["nargs"],
+        )
+
+
+def test_scoring_needs_no_torch() -> None:
+    modules = [program for program in PROGRAMS if not program.endswith(".py")] + ["llava.eval.m4c_evaluator"]
+    scripts = [str(ROOT / program) for program in PROGRAMS if program.endswith(".py")]
+    code = (
+        f"import importlib, runpy, sys; [importlib.import_module(name) for name in {modules}]; "
+        f"[runpy.run_path(name) for name in {[*scripts, str(ROOT / 'scripts/convert_sqa_to_llava.py')]}]; "
+        "print([name for name in ('torch', 'transformers', 'openpyxl') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.stdout == "[]\n", result.stderr
 
 
 def test_answers_are_normalised_as_on_the_server() -> None:
