@@ -100,10 +100,8 @@ def read_reviews(path: Path) -> list[Review]:
             reviews.append(Review(str(question_id), pair, category))
     repeated = repeated_ids(review.question_id for review in reviews)
     if repeated:
-        problems.add(
-            "question_id",
-            tell(repeated, "is reviewed twice|are reviewed twice") + "; keep one review of each",
-        )
+        told = tell(repeated, "question is reviewed twice|questions are reviewed twice")
+        problems.add("question_id", f"{told}; keep one review of each")
     problems.raise_any()
     return reviews
 
