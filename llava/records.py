@@ -209,19 +209,13 @@ def parse_lines(text: str) -> tuple[list[Row], list[str]]:
     return rows, broken
 
 
-def read_json(path: Path, wanted: str) -> object:
-    """The value of a whole JSON file; `DataError` for anything else."""
-    try:
-        return parse_json(read_text(path, wanted))
-    except DataError:
-        raise
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}.") from None
-
-
 def read_object(path: Path, wanted: str) -> dict[str, object]:
     """The object in a whole JSON file; `DataError` for anything else."""
-    value = read_json(path, wanted)
+    text = read_text(path, wanted)
+    try:
+        value = parse_json(text)
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}.") from None
     if not isinstance(value, dict):
         raise DataError(f"{path}: the top level is {kind_of(value)}; a {wanted} was wanted.")
     return value

@@ -9,7 +9,7 @@ read as for the published figures, which take NO and "No" for yes; --no-in-any-f
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from llava.command_line import CommandParser
@@ -109,9 +109,7 @@ def score_files(
     questions = read_entries(question_file, QUESTIONS, ("question_id", "category"), ("image", "text"))
     refuse_repeated(questions, question_file, TWICE)
     asked = {name: [entry for entry in questions if entry.text("category") == name] for name in files}
-    unlabelled = sorted({entry.text("category") for entry in questions} - set(files))
-    if unlabelled:
-        logger.warning("%s has no labels for %s: not scored", annotation_dir, ", ".join(unlabelled))
+    warn_categories(files, {entry.text("category") for entry in questions}, annotation_dir)
     entries = read_answers(result_file)
     refuse_repeated(entries, result_file)
     answers = {entry.question_id: entry.text() for entry in entries}
@@ -124,8 +122,24 @@ def score_files(
             odd, f"{result_file}: ", "answer is no in another form|answers are no in another form"
         )
     return {
-        name: score_category(file, asked[name], answers, any_form=any_form) for name, file in files.items()
+        name: score_category(files[name], part, answers, any_form=any_form)
+        for name, part in asked.items()
+        if part
     }
+
+
+def warn_categories(labelled: Iterable[str], asked: Iterable[str], folder: Path) -> None:
+    """Tell which categories are not scored; `UsageError` when none is."""
+    unlabelled, unasked = sorted(set(asked) - set(labelled)), sorted(set(labelled) - set(asked))
+    if not set(labelled) & set(asked):
+        raise UsageError(
+            f"{folder} has labels for {', '.join(unasked)}, the questions are of {', '.join(unlabelled)}; "
+            "give the files of one benchmark."
+        )
+    if unlabelled:
+        logger.warning("%s has no labels for %s: not scored", folder, ", ".join(unlabelled))
+    if unasked:
+        logger.warning("there are no questions for %s: not scored", ", ".join(unasked))
 
 
 def warn_other_forms(names: Sequence[str], place: str, what: str) -> None:

@@ -7,8 +7,9 @@ The answers' question_id is the picture's, their prompt holds the question.
 
 import logging
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llava.command_line import CommandParser
@@ -27,11 +28,12 @@ SUFFIX = ".jsonl"
 
 @dataclass(frozen=True)
 class Asked:
-    """A question about a picture, and what the answers to it are worth."""
+    """A question about a picture, what the answers to it are worth, and how often the benchmark asks it."""
 
     image: str
     question: str
     scores: Mapping[str, float]
+    times: int = 1
 
 
 def parser() -> CommandParser:
@@ -44,7 +46,9 @@ def parser() -> CommandParser:
 
 
 def read_annotations(path: Path) -> dict[str, dict[str, Asked]]:
-    """Picture -> question in lower case -> its answers. `DataError` lists all problems of the file."""
+    """Picture -> question in lower case -> its answers; of a question asked twice the last ones, as in the
+    original. `DataError` lists all problems of the file.
+    """
     rows = read_object(path, ANNOTATIONS).get("data")
     problems = Problems(path)
     if not isinstance(rows, list) or not rows:
@@ -56,9 +60,8 @@ def read_annotations(path: Path) -> dict[str, dict[str, Asked]]:
         if entry is None:
             continue
         questions = asked.setdefault(entry.image, {})
-        if entry.question in questions:
-            problems.add(f"data row {number}", f"asks {shorten(entry.question)} again about {entry.image!r}")
-        questions[entry.question] = entry
+        before = questions.get(entry.question)
+        questions[entry.question] = entry if before is None else replace(entry, times=before.times + 1)
     problems.raise_any()
     return asked
 
@@ -80,8 +83,8 @@ def annotation_of(row: Row, problems: Problems) -> Asked | None:
 
 
 def score_file(path: Path, asked: Mapping[str, Mapping[str, Asked]]) -> list[float]:
-    """The score of each answer. `DataError` lists answers whose question is not found or answered twice."""
-    problems, scores, seen = Problems(path), [], {}
+    """The score of each answer. `DataError` lists those whose question is not found, or answered already."""
+    problems, scores, seen = Problems(path), [], Counter()
     for entry in read_answers(path, with_prompt=True):
         questions = asked.get(entry.question_id)
         if questions is None:
@@ -92,15 +95,14 @@ def score_file(path: Path, asked: Mapping[str, Mapping[str, Asked]]) -> list[flo
             found = shorten(entry.text("prompt"))
             known = ", ".join(repr(text) for text in questions)
             problems.add(f"{entry.place}, prompt", f"found {found}; a prompt with {known} was wanted")
-        elif (entry.question_id, question) in seen:
-            first = seen[entry.question_id, question]
-            problems.add(entry.place, f"answers the question of {first} again; keep one of them")
-        else:
-            seen[entry.question_id, question] = entry.place
-            scores.append(questions[question].scores.get(normalise_answer(entry.text()), 0.0))
+            continue
+        seen[entry.question_id, question] += 1
+        if seen[entry.question_id, question] > questions[question].times:
+            problems.add(entry.place, f"answers {shorten(question)} again; keep one answer per question")
+        scores.append(questions[question].scores.get(normalise_answer(entry.text()), 0.0))
     problems.raise_any()
-    every = [(image, question) for image, questions in asked.items() for question in questions]
-    missing = [f"{image} {question!r}" for image, question in every if (image, question) not in seen]
+    every = [one for questions in asked.values() for one in questions.values()]
+    missing = [f"{one.image} {one.question!r}" for one in every if not seen[one.image, one.question]]
     if missing:
         logger.warning("%s: of %d, %s; not scored", path, len(every), tell(missing, MISSING))
     return scores

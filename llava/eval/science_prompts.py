@@ -4,6 +4,7 @@ A prompt format such as `QCM-LEA` names the parts before and behind the dash: Qu
 choices, Lecture, Explanation, Answer, and P for parts under headings.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llava.errors import UsageError
@@ -57,13 +58,15 @@ def parse_format(name: str) -> PromptFormat:
     return PromptFormat(PROMPTS[before], TARGETS[behind])
 
 
-def prompt_and_target(problem: ScienceProblem, prompt_format: PromptFormat) -> tuple[str, str]:
+def prompt_and_target(
+    problem: ScienceProblem, prompt_format: PromptFormat, letters: Sequence[str] = LETTERS
+) -> tuple[str, str]:
     """The texts of one problem, without the picture's mark. `UsageError` for more choices than letters."""
-    if len(problem.choices) > len(LETTERS):
+    if len(problem.choices) > len(letters):
         raise UsageError(
-            f"problem {problem.problem_id} has {len(problem.choices)} choices; {len(LETTERS)} have letters."
+            f"problem {problem.problem_id} has {len(problem.choices)} choices; {len(letters)} have letters."
         )
-    choices = zip(LETTERS, problem.choices, strict=False)
+    choices = zip(letters, problem.choices, strict=False)
     headed = "".join(
         f"{heading}: {text}\n"
         for heading, text in (("LECTURE", problem.lecture), ("SOLUTION", problem.solution))
@@ -75,7 +78,7 @@ def prompt_and_target(problem: ScienceProblem, prompt_format: PromptFormat) -> t
         "choices": " ".join(f"({letter}) {text}" for letter, text in choices),
         "lecture": problem.lecture,
         "solution": problem.solution,
-        "answer": LETTERS[problem.answer],
+        "answer": letters[problem.answer],
         "headed": headed,
     }
     return tidy(prompt_format.prompt.format(**parts)), tidy_target(prompt_format.target.format(**parts))

@@ -8,7 +8,7 @@ from llava.errors import UsageError
 try:
     import openpyxl
 except ImportError:
-    raise UsageError("Excel files need openpyxl: pip install 'llava[report]'.") from None
+    raise UsageError('Excel files need openpyxl; install it with pip install -e ".[report]".') from None
 
 from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 

@@ -5,6 +5,7 @@ reason.
 import argparse
 import importlib
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -80,7 +81,20 @@ def run_case(case: dict, tmp_path: Path, *, as_module: bool = False) -> subproce
         command = [sys.executable, str(ROOT / program)]
     else:
         command = [sys.executable, "-m", program.removesuffix(".py").replace("/", ".")]
-    return subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    return run([*command, *arguments], folder)
+
+
+def run(command: list[str], folder: Path = ROOT) -> subprocess.CompletedProcess:
+    """Run a command with this repository's package."""
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def place(text: str, tmp_path: Path) -> str:
@@ -211,7 +225,7 @@ def test_scoring_needs_no_torch() -> None:
         f"[runpy.run_path(name) for name in {[*scripts, str(ROOT / 'scripts/convert_sqa_to_llava.py')]}]; "
         "print([name for name in ('torch', 'transformers', 'openpyxl') if name in sys.modules])"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    result = run([sys.executable, "-c", code])
     assert result.stdout == "[]\n", result.stderr
 
 
@@ -263,7 +277,7 @@ def test_the_science_converter_writes_both_files(tmp_path: Path) -> None:
     script = str(ROOT / "scripts" / "convert_sqa_to_llava.py")
     for task, spelling in (("convert_to_llava", "--base-dir"), ("convert_to_jsonl", "--base_dir")):
         command = [sys.executable, script, task, spelling, str(tmp_path), "--split", "test"]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        result = run(command)
         assert result.stdout == formats["QCM-LEA"]["stdout"], result.stderr
     samples = json.loads((tmp_path / "llava_test_QCM-LEA.json").read_text(encoding="utf-8"))
     assert samples[:9] == formats["QCM-LEA"]["llava_json"]

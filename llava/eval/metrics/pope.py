@@ -9,6 +9,7 @@ from llava.eval.metrics.pairing import id_order
 
 NO_WORDS = {"No", "no", "not"}
 SEPARATOR = "=" * 36
+BOTH = ("image", "text")
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,15 @@ def count(pairs: Iterable[tuple[bool, bool]]) -> Counts:
 def pair_labels(questions: Sequence[Item], labels: Sequence[Item]) -> dict[str, int]:
     """Question id -> place of its label, for one category.
 
-    The files number their rows differently, so both are put in the order of picture and text, where they
-    agree on those, and of the ids. Labels without an id stand as they do in their file.
-    Raises `UsageError` when there are not as many labels as questions.
+    A label belongs to the question with its picture and text; there may be labels without a question then.
+    Where those are unknown or stand for several labels, both files are put in the order of what they tell
+    alike and of their ids, since they number their rows differently. Labels without an id stand as they do
+    in their file. Raises `UsageError` when there are not as many labels as questions.
     """
+    known = {key_of(label, BOTH): place for place, label in enumerate(labels)}
+    keys = {str(question.question_id): key_of(question, BOTH) for question in questions}
+    if len(known) == len(labels) and all(key in known and all(key) for key in keys.values()):
+        return {name: known[key] for name, key in keys.items()}
     if len(questions) != len(labels):
         raise UsageError(
             f"{len(labels)} labels for {len(questions)} questions; give the question file that belongs to "
@@ -123,7 +129,7 @@ def key_of(item: Item, fields: Iterable[str]) -> tuple[str, ...]:
 
 def shared_fields(questions: Sequence[Item], labels: Sequence[Item]) -> tuple[str, ...]:
     """Which of picture and text both files tell alike: both, one of them, or none."""
-    for fields in (("image", "text"), ("image",), ("text",)):
+    for fields in (BOTH, ("image",), ("text",)):
         if sorted(key_of(item, fields) for item in questions) == sorted(
             key_of(item, fields) for item in labels
         ):

@@ -110,10 +110,18 @@ def test_files_that_do_not_fit_are_refused(folder: Path, refusal: Failing) -> No
     assert "--result-file is missing" in refusal(eval_pope.main, *command[:4])
 
 
-def test_categories_without_labels_are_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (folder / "coco" / "coco_pope_adversarial.json").unlink()
+def test_categories_that_only_one_file_has_are_told(
+    folder: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], refusal: Failing
+) -> None:
+    file = folder / "coco" / "coco_pope_adversarial.json"
+    file.rename(file.with_name("coco_pope_other.json"))
     eval_pope.main(flags(folder, answers()))
     assert "has no labels for adversarial" in caplog.text
+    assert "there are no questions for other" in caplog.text
+    assert capsys.readouterr().out.count("Category: ") == 1
+    (folder / "coco" / "coco_pope_random.json").unlink()
+    told = refusal(eval_pope.main, *flags(folder, answers()))
+    assert "has labels for other, the questions are of adversarial, random" in told
 
 
 def test_empty_answer_files_are_refused(folder: Path, refusal: Failing) -> None:
@@ -151,5 +159,6 @@ def test_labels_are_found_by_picture_before_number() -> None:
     assert pair_labels(asked, labels) == {"10": 1, "2": 0}
     plain = [Item(None), Item(None)]
     assert pair_labels(asked, plain) == {"2": 0, "10": 1}, "in the order of numbers, not of texts"
+    assert pair_labels(asked[:1], labels) == {"10": 1}, "labels may be more than the questions"
     with pytest.raises(UsageError, match="1 labels for 2 questions"):
         pair_labels(asked, plain[:1])

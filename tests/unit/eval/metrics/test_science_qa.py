@@ -205,6 +205,7 @@ def test_the_helper_of_forks(folder: Path) -> None:
     (prompt, target) = build(raw, ["2"], "CQM-A", use_caption=True, is_test=True)["2"]
     assert prompt.startswith("Context: H a cat\nQuestion: Q2?")
     assert target == "Answer:"
+    assert "(1) x (2) y (3) z" in build(raw, ["2"], "QCM-A", options=["1", "2", "3"])["2"][0]
     with pytest.raises(UsageError, match="problem 9"):
         build(raw, ["9"], "QCM-A")
 

@@ -201,7 +201,7 @@ def test_without_openpyxl_the_remedy_is_told(
 ) -> None:
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     monkeypatch.delitem(sys.modules, "llava.eval.sheet", raising=False)
-    assert "pip install 'llava[report]'" in refusal(MMBENCH, *table(tmp_path, [line(1)]))
+    assert 'pip install -e ".[report]"' in refusal(MMBENCH, *table(tmp_path, [line(1)]))
 
 
 def test_sheets_without_answers_of_people_keep_their_columns() -> None:

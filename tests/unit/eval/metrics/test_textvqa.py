@@ -61,7 +61,7 @@ def test_all_problems_of_the_answers_are_told(annotations: Path, refusal: Failin
     rows.append({"question_id": "a", "prompt": "Describe it.", "text": "x"})
     told = refusal(eval_textvqa.main, *flags(annotations, rows))
     assert "3 problems" in told
-    assert "line 5: answers the question of line 2 again" in told
+    assert "line 5: answers 'who made it?' again" in told
     assert "no question is about 'z'" in told
     assert "found 'Describe it.'; a prompt with 'what is it?', 'who made it?' was wanted" in told
     rows = [{"question_id": "a", "text": "x"}, {"question_id": "b", "prompt": "?", "text": 3}]
@@ -75,7 +75,6 @@ def test_all_problems_of_the_annotations_are_told(annotations: Path, refusal: Fa
         {"image_id": "a", "question": "Q?", "answers": ["x"]},
         {"image_id": "a", "question": "R?", "answers": "x"},
         {"image_id": "b", "question": "S?", "answers": ["x"] * 10},
-        {"image_id": "b", "question": "s?", "answers": ["x"] * 10},
         {"image_id": "c"},
         7,
     ]
@@ -84,15 +83,29 @@ def test_all_problems_of_the_annotations_are_told(annotations: Path, refusal: Fa
     for text in (
         "data row 0, answers: found 1 answers; at least 2",
         "data row 1, answers: found 'x'; a list of texts",
-        "data row 3: asks 's?' again",
-        "data row 4, question: is missing",
-        "data row 5: found a number",
+        "data row 3, question: is missing",
+        "data row 4: found a number",
     ):
         assert text in told
     annotations.write_text("[]", encoding="utf-8")
     assert "the top level is an array" in refusal(eval_textvqa.main, *flags(annotations, answers()))
     annotations.write_text("{}", encoding="utf-8")
     assert "data: found null" in refusal(eval_textvqa.main, *flags(annotations, answers()))
+
+
+def test_a_question_that_is_asked_twice_is_answered_twice(
+    annotations: Path, capsys: pytest.CaptureFixture[str], refusal: Failing
+) -> None:
+    """As in the original, where the last one's people count."""
+    content = json.loads(annotations.read_text(encoding="utf-8"))
+    content["data"].append({"image_id": "c", "question": "How many?", "answers": ["4"] * 10})
+    annotations.write_text(json.dumps(content), encoding="utf-8")
+    rows = [*answers(), answers()[-1]]
+    eval_textvqa.main(flags(annotations, rows))
+    assert capsys.readouterr().out == "mine\nSamples: 5\nAccuracy: 100.00%\n\n"
+    assert "line 6: answers 'how many?' again" in refusal(
+        eval_textvqa.main, *flags(annotations, [*rows, rows[-1]])
+    )
 
 
 def test_folders_hold_answer_files(annotations: Path, refusal: Failing) -> None:
