@@ -23,8 +23,9 @@ def build_prompt_chatbot(
 ) -> dict[str, tuple[str, str]]:
     """Problem id -> (prompt, target), with `Question: ` and `Answer: ` in front as in the original.
 
-    `problems`: the content of problems.json; `options`: the letters; `use_caption`: the picture's caption joins
-    the context; `is_test`: the target is only `Answer:`. `UsageError` for an unknown format or a broken problem.
+    `problems`: the content of problems.json; `options`: the letters; `use_caption`: the picture's caption
+    joins the context; `is_test`: the target is only `Answer:`.
+    Raises `UsageError` for an unknown format or a broken problem.
     """
     parsed, complaints = parse_format(prompt_format), Problems(Path("problems.json"))
     found = [problem_of(name, problems.get(name), complaints) for name in shot_qids]
