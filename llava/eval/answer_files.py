@@ -68,11 +68,12 @@ def entries_of(
 
 
 def read_answers(path: Path, *, with_prompt: bool = False) -> list[Entry]:
-    """Answers that are to be scored: question_id, text, prompt. `DataError` lists all problems."""
-    prompt = ("prompt",)
-    if with_prompt:
-        return read_entries(path, ANSWERS, ("question_id", "text", "prompt"))
-    return read_entries(path, ANSWERS, ("question_id", "text"), prompt)
+    """Answers with question_id, text, and a prompt that may be left out unless it is wanted.
+
+    `DataError` lists all problems.
+    """
+    required = ("question_id", "text", *(("prompt",) if with_prompt else ()))
+    return read_entries(path, ANSWERS, required, ("prompt",))
 
 
 def read_answers_leniently(path: Path) -> tuple[list[Entry], int]:

@@ -75,7 +75,8 @@ def read_labels(path: Path) -> tuple[list[Item], list[str]]:
             found = shorten(entry.text("label"))
             problems.add(f"{entry.place}, label", f"found {found}; yes or no was wanted")
     problems.raise_any()
-    refuse_repeated([entry for entry in entries if "question_id" in entry.fields], path, TWICE)
+    numbered = [entry for entry in entries if entry.fields.get("question_id") is not None]
+    refuse_repeated(numbered, path, TWICE)
     return [item_of(entry) for entry in entries], [entry.text("label") for entry in entries]
 
 
@@ -89,12 +90,9 @@ def score_category(
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from None
     if not any_form:
-        odd = [name for name, place in places.items() if labels[place] not in ("yes", "no")]
-        warn_other_forms(
-            odd,
-            f"{file}: ",
-            "label is written otherwise than yes or no|labels are written otherwise than yes or no",
-        )
+        said = {name: labels[place] for name, place in places.items()}
+        odd = [name for name in said if label_is_yes(said[name]) != label_is_yes(said[name], any_form=True)]
+        warn_other_forms(odd, file, "label is no in another form|labels are no in another form")
     return count(
         (says_yes(answers[name], any_form=any_form), label_is_yes(labels[place], any_form=any_form))
         for name, place in places.items()
@@ -118,9 +116,7 @@ def score_files(
     refuse_missing(compare_ids(scored, answers), result_file)
     if not any_form:
         odd = [name for name in scored if says_yes(answers[name]) != says_yes(answers[name], any_form=True)]
-        warn_other_forms(
-            odd, f"{result_file}: ", "answer is no in another form|answers are no in another form"
-        )
+        warn_other_forms(odd, result_file, "answer is no in another form|answers are no in another form")
     return {
         name: score_category(files[name], part, answers, any_form=any_form)
         for name, part in asked.items()
@@ -142,12 +138,12 @@ def warn_categories(labelled: Iterable[str], asked: Iterable[str], folder: Path)
         logger.warning("there are no questions for %s: not scored", ", ".join(unasked))
 
 
-def warn_other_forms(names: Sequence[str], place: str, what: str) -> None:
+def warn_other_forms(names: Sequence[str], file: Path, what: str) -> None:
     """The published rule takes some forms of no for yes; say where, so that nobody is misled."""
     if names:
         logger.warning(
-            '%s%s: NO, "No" or no! there counts as yes, as in the original (--no-in-any-form reads it as no)',
-            place,
+            '%s: %s: NO, "No" or no! there counts as yes, as in the original (--no-in-any-form reads it as no)',
+            file,
             tell(names, what),
         )
 
