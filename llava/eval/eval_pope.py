@@ -142,7 +142,7 @@ def warn_other_forms(names: Sequence[str], file: Path, what: str) -> None:
     """The published rule takes some forms of no for yes; say where, so that nobody is misled."""
     if names:
         logger.warning(
-            '%s: %s: NO, "No" or no! there counts as yes, as in the original (--no-in-any-form reads it as no)',
+            '%s: %s: NO, "No" or no! there counts as yes, as published (--no-in-any-form reads it as no)',
             file,
             tell(names, what),
         )

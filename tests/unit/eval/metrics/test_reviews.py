@@ -94,6 +94,13 @@ def test_ignored_questions_are_left_out(tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out.splitlines()[:3] == ["mine", "all 60.0 85.0 51.0", "conv 60.0 85.0 51.0"]
 
 
+def test_means_are_rounded_before_they_are_divided() -> None:
+    """As in the published summaries; without that the first number is 67.6."""
+    pairs = [(5, 8), (2, 2), (9, 1), (2, 4), (3, 1), (5, 1), (8, 6)]
+    reviews = [Review(str(k), (float(one), float(two))) for k, (one, two) in enumerate(pairs)]
+    assert "all 67.7 48.6 32.9\n" in summarise("x", reviews)
+
+
 def test_a_reference_of_zero_has_no_relative_score() -> None:
     assert "all nan 0.0 50.0" in summarise("x", [Review("1", (0.0, 5.0))])
 

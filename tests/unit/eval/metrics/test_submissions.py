@@ -174,6 +174,8 @@ def test_mmbench_sheets_hold_texts_as_they_are(tmp_path: Path, caplog: pytest.Lo
             [1, "None", "NA", "b", None, None, "A", "A", "dev"],
             [2, "Q", "a", "b", None, None, None, "A", "dev"],
         ]
+    sheet = openpyxl.load_workbook(tmp_path / "up" / "mine.xlsx")["Sheet1"]
+    assert (sheet["C2"].data_type, sheet["G2"].data_type) == ("s", "s"), "no formulas"
     assert "1 question has no answer, first 2; their cells stay empty" in caplog.text
     assert "1 answer belongs to no question, first 9; left out" in caplog.text
 
