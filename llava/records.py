@@ -189,7 +189,15 @@ def is_json_lines(text: str) -> bool:
 
 def read_lines(path: Path, text: str) -> list[Row]:
     """JSON lines to rows; all broken lines are told at once."""
-    problems, rows = Problems(path), []
+    rows, broken = parse_lines(text)
+    Problems(path, broken).raise_any()
+    return rows
+
+
+def parse_lines(text: str) -> tuple[list[Row], list[str]]:
+    """JSON lines to rows, and what is wrong with each line that is no JSON; blank lines are neither."""
+    rows: list[Row] = []
+    broken: list[str] = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -197,9 +205,39 @@ def read_lines(path: Path, text: str) -> list[Row]:
             rows.append(Row(len(rows), f"line {number}", parse_json(line, number)))
         except ValueError as error:
             message = str(error)
-            problems.messages.append(message if message.startswith("line ") else f"line {number}: {message}")
-    problems.raise_any()
-    return rows
+            broken.append(message if message.startswith("line ") else f"line {number}: {message}")
+    return rows, broken
+
+
+def read_object(path: Path, wanted: str) -> dict[str, object]:
+    """The object in a whole JSON file; `DataError` for anything else."""
+    text = read_text(path, wanted)
+    try:
+        value = parse_json(text)
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: the top level is {kind_of(value)}; a {wanted} was wanted.")
+    return value
+
+
+def field_of(row: Row, key: str, problems: Problems) -> object:
+    """A text field of a row (question_id may be a whole number); problems are collected.
+
+    The row must be an object that has the key. None for what is wrong.
+    """
+    value = row.value
+    if not isinstance(value, dict):
+        problems.add(row.place, f"found {kind_of(value)}; an object was wanted")
+        return None
+    if key not in value:
+        problems.add(f"{row.place}, {key}", missing_key(value, key, ()))
+        return None
+    found = value[key]
+    if not isinstance(found, str) and not (key == "question_id" and type(found) is int):
+        problems.add(f"{row.place}, {key}", f"found {kind_of(found)} ({shorten(found)}); a text was wanted")
+        return None
+    return found
 
 
 def text_problem(value: str) -> str | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from llava.command_line import CommandParser
 from llava.errors import UsageError, exit_on_usage_error
 from llava.eval.metrics.personal import PERSONAL_SPLITS, Truth, against_base, grade, score
-from llava.records import Problems, Row, kind_of, missing_key, read_rows, shorten
+from llava.records import Problems, field_of, read_rows
 
 TRUTH = 'truth file (JSON lines with "question_id", "split" and "answer")'
 ANSWERS = 'answer file (JSON lines with "question_id" and "text")'
@@ -51,22 +51,6 @@ def parser() -> CommandParser:
         "--allow-missing", action="store_true", help="score an incomplete run; missing answers count as wrong"
     )
     return options
-
-
-def field_of(row: Row, key: str, problems: Problems) -> object:
-    """A field of a row that must be an object with that key; problems are collected."""
-    value = row.value
-    if not isinstance(value, dict):
-        problems.add(row.place, f"found {kind_of(value)}; an object was wanted")
-        return None
-    if key not in value:
-        problems.add(f"{row.place}, {key}", missing_key(value, key, ()))
-        return None
-    found = value[key]
-    if not isinstance(found, str) and not (key == "question_id" and type(found) is int):
-        problems.add(f"{row.place}, {key}", f"found {kind_of(found)} ({shorten(found)}); a text was wanted")
-        return None
-    return found
 
 
 def read_truth(path: Path) -> list[Truth]:

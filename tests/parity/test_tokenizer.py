@@ -77,3 +77,9 @@ def test_saving_changes_no_id(name: str, tmp_path: Path) -> None:
     again = load_tokenizer(tmp_path)
     texts = [*strings()[:300], " x</s>USER: y</s> z", "</s>a", "a </s> b"]
     assert [again(text)["input_ids"] for text in texts] == [tokenizer(text)["input_ids"] for text in texts]
+
+
+def test_the_tokenizer_among_the_models_is_the_legacy_one() -> None:
+    tokenizer, wanted = load_tokenizer(DATA / "models" / "tokenizer_legacy"), golden_tokenizer("legacy")
+    texts = [*strings()[:100], "</s>a", "a </s> b"]
+    assert [tokenizer(text)["input_ids"] for text in texts] == [wanted(text)["input_ids"] for text in texts]

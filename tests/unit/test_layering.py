@@ -28,13 +28,14 @@ OPTIONAL = (
     "gradio",
     "matplotlib",
     "jinja2",
+    "openpyxl",
     "wandb",
     "bitsandbytes",
     "torchvision",
 )
 
 
-DOORS = {"eval/plots.py": "matplotlib"}
+DOORS = {"eval/plots.py": "matplotlib", "eval/sheet.py": "openpyxl"}
 """Modules that are a door as a whole: they hold nothing else, and nobody imports them at the top."""
 
 

@@ -1,0 +1,63 @@
+"""Reviews by a judge model: a pair of scores (reference answer, model's answer) per question, and their
+means.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import fsum
+
+Pair = tuple[float, float]
+
+FAILED: Pair = (-1.0, -1.0)
+"""Stands in review files for a review without a readable pair of scores."""
+
+ALL = "all"
+SEPARATOR = "=" * 33
+NUMBER = r"\d+(?:\.\d+)?"
+SCORE_PAIR = re.compile(rf"\(?\s*({NUMBER})(?:\s*,\s*|\s+)({NUMBER})\s*\)?")
+
+
+@dataclass(frozen=True)
+class Review:
+    """The scores of one question; `category` is None in files without categories."""
+
+    question_id: str
+    scores: Pair
+    category: str | None = None
+
+
+def parse_score(review: str) -> Pair:
+    """The two scores in the first line of a review, `FAILED` when it does not hold just two numbers.
+
+    They may stand apart by blanks, a comma or both, with brackets around them.
+    """
+    found = SCORE_PAIR.fullmatch(review.partition("\n")[0].strip())
+    return (float(found.group(1)), float(found.group(2))) if found else FAILED
+
+
+def mean(values: Iterable[float]) -> float:
+    """Rounded to three digits, as the published summaries; exact before that, whatever the order."""
+    numbers = list(values)
+    return round(fsum(numbers) / len(numbers), 3)
+
+
+def summary_line(category: str, pairs: Iterable[Pair]) -> str:
+    """`category`, the model's mean in per cent of the reference's, and both means times ten."""
+    pairs = list(pairs)
+    reference, model = mean(first for first, _ in pairs), mean(second for _, second in pairs)
+    relative = round(model / reference * 100, 1) if reference else float("nan")
+    return f"{category} {relative} {round(reference * 10, 1)} {round(model * 10, 1)}"
+
+
+def summarise(name: str, reviews: Iterable[Review]) -> str:
+    """What the original prints for a review file: all questions, then each category, in alphabetical order.
+
+    Reviews that are `FAILED` must have been taken out; a file without any has its name only.
+    """
+    groups: dict[str, list[Pair]] = {}
+    for review in reviews:
+        groups.setdefault(ALL, []).append(review.scores)
+        if review.category is not None:
+            groups.setdefault(review.category, []).append(review.scores)
+    return "\n".join([name, *(summary_line(key, groups[key]) for key in sorted(groups)), SEPARATOR]) + "\n"
