@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_pt_utils import get_model_param_count
 
@@ -31,7 +31,7 @@ from llava.train.trainer import LlavaTrainer, last_checkpoint, step_of
 logger = logging.getLogger("llava")
 
 
-def run(argv: list[str]) -> None:
+def run(argv: list[str], *, callbacks: Sequence[TrainerCallback] = ()) -> None:
     """Train as the command line says; everything that the user gave is checked before the model is loaded."""
     model_args, data_args, training_args = parse_arguments(argv)
     logging.basicConfig(
@@ -60,6 +60,7 @@ def run(argv: list[str]) -> None:
         sampler=choose_sampler(samples, training_args),
         writer=writer_of(start, model_args, training_args),
         train_dataset=dataset,
+        callbacks=list(callbacks),
         data_collator=PackingCollator(
             training_args.packing,
             partial(
