@@ -3,6 +3,7 @@ vision tower.
 """
 
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -95,7 +96,7 @@ def build(
     Each tensor goes from its file to `device` (None = the CPU) by itself: main memory holds the model's
     weights there, and never two copies.
     """
-    model = new_model(contents.config, dtype=dtype, attn_implementation=attn_implementation)
+    model = new_model(contents.config, dtype=dtype, attn_implementation=attn_implementation, empty=True)
     tied = contents.config.tie_word_embeddings
     load_strictly(
         model, contents.weights, tied=tied, source=contents.source, table=contents.table, device=device
@@ -113,13 +114,15 @@ def load_full(
 
 
 def new_model(
-    config: LlavaConfig, *, dtype: torch.dtype, attn_implementation: str | None
+    config: LlavaConfig, *, dtype: torch.dtype, attn_implementation: str | None, empty: bool = False
 ) -> LlavaForCausalLM:
-    """A LLaVA whose weights have no memory yet (they are on the meta device); its buffers are there."""
+    """A LLaVA initialised as transformers does; `empty` ones have buffers, but no memory for weights yet
+    (they are on the meta device).
+    """
     config.dtype = dtype
     for part in (config.text_config, config.vision_config):
         part.dtype = dtype
-    with init_empty_weights(include_buffers=False):
+    with init_empty_weights(include_buffers=False) if empty else nullcontext():
         return LlavaForCausalLM._from_config(config, dtype=dtype, attn_implementation=attn_implementation)
 
 
@@ -168,7 +171,7 @@ def assemble(
         eos_token_id=text.config.eos_token_id,
         pad_token_id=text.config.pad_token_id,
     )
-    model = new_model(config, dtype=dtype, attn_implementation=None)
+    model = new_model(config, dtype=dtype, attn_implementation=None, empty=True)
     for place, part in (
         (model.model.language_model, text.get_decoder()),
         (model.lm_head, text.get_output_embeddings()),

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from llava.errors import UsageError
 
-MAPPED_BYTES = 64 << 20
+MAPPED_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
