@@ -46,6 +46,11 @@ class Shape:
     tied: bool = False
     checkpointing: bool = False
 
+    @property
+    def num_patches(self) -> int:
+        """Tokens of a picture."""
+        return (self.image_size // self.patch_size) ** 2
+
 
 CLIP_L = Transformer(width=1024, layers=24, heads=16, inner=4096)
 SHAPES = {

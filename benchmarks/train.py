@@ -25,7 +25,7 @@ from pathlib import Path
 from benchmarks.flops import peak_of, step_flops
 from benchmarks.record import MIB, RESULTS, as_table, environment, median_of, round_to, write_result
 from benchmarks.shapes import SHAPES
-from benchmarks.workload import Counts, Workload, count
+from benchmarks.workload import Counts, count, workload_of
 from llava.command_line import CommandParser
 from llava.errors import UsageError, exit_on_usage_error
 
@@ -49,6 +49,7 @@ def parser() -> CommandParser:
     add("--mode", default=",".join(MODES), help="ways of training, between commas")
     add("--method", choices=("lora", "full"), default="lora", help="what is trained, beside the projector")
     add("--answer-tokens", type=int, default=15, help="mean length of an answer (150: long ones)")
+    add("--question-tokens", type=int, default=45, help="mean length of a question")
     add("--samples", type=int, default=None, help="samples per step, about: whole pictures are taken")
     add("--steps", type=int, default=3, help="measured steps of a run")
     add("--warmup", type=int, default=1, help="steps before them that do not count")
@@ -66,7 +67,7 @@ def check(options: Namespace) -> list[str]:
     unknown = [mode for mode in modes if mode not in MODES]
     if unknown:
         raise UsageError(f"--mode has {', '.join(map(repr, unknown))}; known: {', '.join(MODES)}.")
-    for name in ("steps", "warmup", "runs", "answer_tokens", "lora_r"):
+    for name in ("steps", "warmup", "runs", "question_tokens", "answer_tokens", "lora_r"):
         if getattr(options, name) < 1:
             flag = name.replace("_", "-")
             raise UsageError(f"--{flag} is {getattr(options, name)}; it must be at least 1.")
@@ -84,6 +85,7 @@ def task_of(options: Namespace, mode: str, questions: int, *, bf16: bool) -> dic
         "method": options.method,
         "pictures": max(1, round(samples / questions)),
         "questions": questions,
+        "question_tokens": options.question_tokens,
         "answer_tokens": options.answer_tokens,
         "steps": options.steps,
         "warmup": options.warmup,
@@ -131,10 +133,12 @@ def compare(runs: dict[str, list[Run]], *, bf16: bool) -> dict[str, float]:
 def summary(found: list[Run], counts: Counts, *, flops: float, peak: float | None) -> dict[str, object]:
     """What one mode did, over its runs; `flops` are those of a step, `peak` the card's per second."""
     seconds = [statistics.median(run["seconds"]) for run in found]
+    processor = statistics.median(statistics.median(run["processor_seconds"]) for run in found)
     row = {
         "samples_per_second": median_of([counts.samples / value for value in seconds]),
         "target_tokens_per_second": median_of([counts.targets / value for value in seconds]),
         "unique_tokens_per_second": median_of([counts.unique_tokens / value for value in seconds]),
+        "processor_seconds_per_step": round_to(processor),
         "padding_share": round(found[0]["padding"] / found[0]["positions"], 3),
         "positions": found[0]["positions"],
         "peak_mib": median_of([run["peak_bytes"] / MIB for run in found]),
@@ -155,20 +159,21 @@ def measure(options: Namespace, modes: Sequence[str], questions: int, *, bf16: b
         for mode in order:
             sys.stderr.write(f"{questions} questions per picture, run {number + 1}, {mode}\n")
             runs[mode].append(start(task_of(options, mode, questions, bf16=bf16)))
-    shape, task = SHAPES[options.shape], task_of(options, modes[0], questions, bf16=bf16)
-    patches = (shape.image_size // shape.patch_size) ** 2
-    work = Workload(task["pictures"], questions, options.answer_tokens, patches, shape.vocabulary)
+    shape = SHAPES[options.shape]
+    work = workload_of(shape, task_of(options, modes[0], questions, bf16=bf16))
     counts = count(work.step(options.warmup))
-    flops = step_flops(shape, counts, num_patches=patches, lora=options.method == "lora")
+    flops = step_flops(shape, counts, num_patches=shape.num_patches, lora=options.method == "lora")
     rows = {mode: summary(found, counts, flops=flops, peak=peak_of(gpu)) for mode, found in runs.items()}
     for row in rows.values():
         for baseline in ("none", "hf"):
             if baseline in runs:
                 own = row["samples_per_second"]["median"]
                 row[f"ratio_to_{baseline}"] = round(own / rows[baseline]["samples_per_second"]["median"], 2)
+                effort = rows[baseline]["processor_seconds_per_step"] / row["processor_seconds_per_step"]
+                row[f"processor_ratio_to_{baseline}"] = round(effort, 2)
     return {
         "qa_per_image": questions,
-        "pictures_per_step": task["pictures"],
+        "pictures_per_step": counts.pictures,
         "samples_per_step": counts.samples,
         "step_teraflops": round_to(flops / 1e12),
         "largest_relative_difference": compare(runs, bf16=bf16),
@@ -190,6 +195,8 @@ HEADER = (
     "MFU",
     "x none",
     "x hf",
+    "CPU x none",
+    "CPU x hf",
 )
 
 
@@ -212,6 +219,8 @@ def table(record: dict) -> str:
                     f"{row['mfu']['median']:.0%}" if "mfu" in row else "not measured",
                     row.get("ratio_to_none", ""),
                     row.get("ratio_to_hf", ""),
+                    row.get("processor_ratio_to_none", ""),
+                    row.get("processor_ratio_to_hf", ""),
                 )
             )
     return as_table(rows)
@@ -229,6 +238,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     record |= {
         "shape": options.shape,
         "method": options.method,
+        "question_tokens": options.question_tokens,
         "answer_tokens": options.answer_tokens,
         "bf16": bf16,
         "threads": options.threads,

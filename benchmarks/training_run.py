@@ -24,7 +24,7 @@ from transformers import LlavaForConditionalGeneration, Trainer, TrainerCallback
 
 from benchmarks.record import PeakMemory
 from benchmarks.shapes import SHAPES, Shape, config_of, fill_randomly
-from benchmarks.workload import Workload, merged
+from benchmarks.workload import merged, workload_of
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.model.config import LlavaConfig
 from llava.model.llava import LlavaForCausalLM
@@ -49,6 +49,7 @@ class Task:
     method: str
     pictures: int
     questions: int
+    question_tokens: int
     answer_tokens: int
     steps: int
     warmup: int
@@ -57,26 +58,16 @@ class Task:
     threads: int
     seed: int = 0
 
-    def workload(self) -> Workload:
-        """Its data."""
-        shape = SHAPES[self.shape]
-        return Workload(
-            self.pictures,
-            self.questions,
-            self.answer_tokens,
-            num_patches=(shape.image_size // shape.patch_size) ** 2,
-            vocabulary=shape.vocabulary,
-            seed=self.seed,
-        )
-
 
 @dataclass
 class Run:
-    """Seconds per measured step; losses and gradient norms of all steps; peak memory in bytes, of the GPU, or
-    of the process above what it held before the model; positions and padding of one measured step.
+    """Seconds and processor seconds per measured step; losses and gradient norms of all steps; peak memory in
+    bytes, of the GPU, or of the process above what it held before the model; positions and padding of one
+    measured step.
     """
 
     seconds: list[float] = field(default_factory=list)
+    processor_seconds: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     gradient_norms: list[float] = field(default_factory=list)
     peak_bytes: int = 0
@@ -104,15 +95,20 @@ class InOrder(Trainer):
 
 
 class Clock(TrainerCallback):
-    """When each step ended; a step's time begins where the last one's ends, so data loading is inside."""
+    """When each step ended; a step's time begins where the last one's ends, so data loading is inside.
+
+    Beside the clock on the wall, the processor's time is taken: it says more on a machine that is shared.
+    """
 
     def __init__(self) -> None:
         self.ends: list[float] = []
+        self.processor: list[float] = []
 
     def on_step_end(self, *_: object, **__: object) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.ends.append(time.perf_counter())
+        self.processor.append(time.process_time())
 
 
 class Counting:
@@ -235,12 +231,18 @@ def trainer_of(
     )
 
 
+def differences(times: Sequence[float]) -> list[float]:
+    """Between each and the next."""
+    return [after - before for before, after in pairwise(times)]
+
+
 def measure(task: Task) -> Run:
     """Train, and say how it went."""
     torch.set_num_threads(task.threads)
     shape = SHAPES[task.shape]
     load_pixels = RandomPictures(shape.image_size)
-    steps = [task.workload().step(number) for number in range(task.warmup + task.steps)]
+    workload = workload_of(shape, asdict(task))
+    steps = [workload.step(number) for number in range(task.warmup + task.steps)]
     examples = [one for step in steps for one in (merged(step) if task.mode == "merged" else step)]
     collate: Any = PackingCollator(PACKING.get(task.mode, "none"), load_pixels)
     if task.mode == "hf":
@@ -259,7 +261,8 @@ def measure(task: Task) -> Run:
     head_was_whole = any(hasattr(part, "num_head_positions") for part in model.modules())
     assert head_was_whole == (task.mode == "none"), "the baseline must compute all logits"
     return Run(
-        seconds=[after - before for before, after in pairwise(clock.ends)][task.warmup - 1 :],
+        seconds=differences(clock.ends)[task.warmup - 1 :],
+        processor_seconds=differences(clock.processor)[task.warmup - 1 :],
         losses=[row["loss"] for row in history],
         gradient_norms=[row["grad_norm"] for row in history],
         peak_bytes=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak.above_start(),

@@ -5,17 +5,17 @@ A sample is a system prompt (35 tokens), a picture, a question (45) and an answe
 """
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 
 if TYPE_CHECKING:
+    from benchmarks.shapes import Shape
     from llava.train.packing import Example
 
 PROMPT_TOKENS = 35
-QUESTION_TOKENS = 45
-ANSWER_TOKENS = 15
 FIRST_FREE_ID = 3
 """Ids below are <unk>, <s> and </s>; the last id of the vocabulary stands for pictures in transformers."""
 
@@ -26,6 +26,7 @@ class Workload:
 
     pictures: int
     questions: int
+    question_tokens: int
     answer_tokens: int
     num_patches: int
     vocabulary: int
@@ -46,7 +47,7 @@ class Workload:
         for picture in range(self.pictures):
             prefix = [1, *self.words(rng, PROMPT_TOKENS - 1), *[IMAGE_TOKEN_INDEX] * self.num_patches]
             for question in range(self.questions):
-                asked = self.words(rng, about(rng, QUESTION_TOKENS))
+                asked = self.words(rng, about(rng, self.question_tokens))
                 answer = self.words(rng, about(rng, self.answer_tokens))
                 labels = [IGNORE_INDEX] * (len(prefix) + len(asked)) + answer
                 encoded = Encoded([*prefix, *asked, *answer], labels, len(prefix), 1)
@@ -57,6 +58,13 @@ class Workload:
     def words(self, rng: random.Random, count: int) -> list[int]:
         """Random ids of ordinary tokens."""
         return [rng.randrange(FIRST_FREE_ID, self.vocabulary - 1) for _ in range(count)]
+
+
+def workload_of(shape: "Shape", task: Mapping[str, Any]) -> Workload:
+    """The data of a task, see `benchmarks.training_run.Task`."""
+    names = ("pictures", "questions", "question_tokens", "answer_tokens")
+    sizes = {name: task[name] for name in names}
+    return Workload(**sizes, num_patches=shape.num_patches, vocabulary=shape.vocabulary)
 
 
 def about(rng: random.Random, mean: int) -> int:

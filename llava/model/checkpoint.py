@@ -103,18 +103,21 @@ def load_strictly(
         )
     with torch.no_grad(), progress_bar(sum(place.nbytes for place in places.values())) as bar:
         for key, place in places.items():
-            put(model, key, place, weights[key], device=device)
-            bar.update(place.nbytes)
+            if place.is_meta:
+                place = give_memory(model, key, device=device)
+            for rows in weights.slices(key):
+                place[rows].copy_(weights[key][rows])
+                bar.update(place[rows].nbytes)
 
 
-def put(model: nn.Module, key: str, place: Tensor, tensor: Tensor, *, device: torch.device | None) -> None:
-    """Copy a tensor to the weight or buffer `place` that the model has under the name `key`."""
-    if not place.is_meta:
-        place.copy_(tensor)
-        return
+def give_memory(model: nn.Module, key: str, *, device: torch.device | None) -> nn.Parameter:
+    """Replace a weight on the meta device by one on `device` (None = the CPU), whose numbers are not set."""
     owner, _, name = key.rpartition(".")
-    value = torch.empty(place.shape, dtype=place.dtype, device=device or "cpu").copy_(tensor)
-    setattr(model.get_submodule(owner), name, nn.Parameter(value, requires_grad=place.requires_grad))
+    module = model.get_submodule(owner)
+    old = module.get_parameter(name)
+    new = nn.Parameter(torch.empty_like(old, device=device or "cpu"), requires_grad=old.requires_grad)
+    setattr(module, name, new)
+    return new
 
 
 def progress_bar(num_bytes: int) -> tqdm:

@@ -1,7 +1,7 @@
 """Tensors of weight files, read one at a time: shapes and types are known before, nothing is kept after.
 
 Files are mapped into memory, and the mapping is renewed every `MAPPED_BYTES`: what was read would else stay
-in main memory beside the model.
+in main memory beside the model. Large tensors are therefore copied by `Weights.slices`.
 """
 
 import pickle
@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import EllipsisType
 
 import torch
 from safetensors import SafetensorError
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from llava.errors import UsageError
 
-MAPPED_BYTES = 16 << 20
+MAPPED_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,14 @@ class Weights(Mapping[str, Tensor]):
     def forms(self) -> dict[str, Tensor]:
         """Shapes and types, as meta tensors."""
         return {name: entry.form for name, entry in self._entries.items()}
+
+    def slices(self, name: str) -> list[slice | EllipsisType]:
+        """Parts of a tensor along its first axis, of at most `MAPPED_BYTES` where a row is no larger."""
+        form = self._entries[name].form
+        if form.nbytes <= MAPPED_BYTES or not form.dim():
+            return [...]
+        rows = max(1, MAPPED_BYTES * len(form) // form.nbytes)
+        return [slice(start, start + rows) for start in range(0, len(form), rows)]
 
     def renamed(self, names: Mapping[str, str]) -> "Weights":
         """The tensors whose names `names` has, by their new names."""
