@@ -110,7 +110,9 @@ def worst_difference(runs: dict[str, list[Run]], name: str) -> float:
     series = [found[0][name] for mode, found in runs.items() if mode != "merged"]
     worst = 0.0
     for values in zip(*series, strict=True):
-        worst = max(worst, (max(values) - min(values)) / abs(statistics.median(values)))
+        difference = (max(values) - min(values)) / abs(statistics.median(values))
+        if not difference <= worst:  # also where it is not a number
+            worst = difference
     return worst
 
 
