@@ -233,10 +233,11 @@ def test_memory_stays_near_the_weights(tmp_path: Path) -> None:
     config = tiny_config()
     config.text_config.hidden_size, config.text_config.intermediate_size = 1024, 2752
     config.text_config.num_hidden_layers, config.text_config.head_dim = 7, 256
-    model = new_model(config, dtype=torch.float16, attn_implementation=None)
-    write_weights(model.state_dict(), tmp_path, tied=False)
+    model = new_model(config, dtype=torch.float16, attn_implementation=None, empty=True)
+    state = {name: torch.zeros(weight.shape, dtype=weight.dtype) for name, weight in model.named_parameters()}
+    write_weights(state, tmp_path, tied=False)
     write_config(config, tmp_path)
-    del model
+    del state
     shares = {}
     for way in ("ours", "whole"):
         done = subprocess.run(
