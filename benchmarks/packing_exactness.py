@@ -9,20 +9,23 @@ import argparse
 import json
 import platform
 import sys
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from llava.eval.run_record import commit, versions
-from llava.model.lora import LoraSettings, add_lora
-from tests.tiny import mixed_examples, tiny_model
-from tests.unit.train.test_packing import loss_and_gradients
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MODES = ("packed", "shared")
 
 
-def model_of(kind: str, seed: int) -> nn.Module:
+def model_of(kind: str, seed: int) -> "nn.Module":
     """A tiny model for full training or LoRA (whose second matrix is not zero), or with checkpointing."""
+    import torch
+
+    from llava.model.lora import LoraSettings, add_lora
+    from tests.tiny import tiny_model
+
     model = tiny_model(seed).train()
     if kind == "lora":
         model = add_lora(model, LoraSettings(rank=4, alpha=8, dropout=0.0)).train()
@@ -37,6 +40,9 @@ def model_of(kind: str, seed: int) -> nn.Module:
 
 def worst_of(kind: str, implementation: str, seeds: int) -> list[dict[str, object]]:
     """Largest differences to mode `none` over all seeds: of the loss, and of any weight's gradient."""
+    from tests.tiny import mixed_examples
+    from tests.unit.train.test_packing import loss_and_gradients
+
     worst = {mode: {"loss": 0.0, "gradient": 0.0} for mode in MODES}
     largest = 0.0
     for seed in range(seeds):

@@ -8,23 +8,21 @@ Any layout is read: whole models, adapters with their projector, and the origina
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from llava.command_line import CommandParser
 from llava.errors import UsageError, exit_on_usage_error
-from llava.model.builder import read_contents
-from llava.model.checkpoint import (
+from llava.model.locations import find_folder
+from llava.model.weight_files import (
     ADAPTER_CONFIG_NAME,
     ADAPTER_WEIGHTS_NAME,
     NON_LORA_NAME,
     PROJECTOR_NAME,
     has_weights,
-    read_projector,
-    read_tensors,
-    write_projector,
 )
-from llava.model.locations import find_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +37,12 @@ def parser() -> CommandParser:
     return options
 
 
-def projector_of(folder: Path) -> dict[str, Tensor]:
+def projector_of(folder: Path) -> dict[str, "Tensor"]:
     """The projector's tensors by our names: `linear_1.weight`, ...; `UsageError` when there are none."""
+    from llava.model.builder import read_contents
+    from llava.model.checkpoint import read_projector
+    from llava.model.stored_tensors import read_tensors
+
     for name in (NON_LORA_NAME, PROJECTOR_NAME):
         if (folder / name).is_file() and not has_weights(folder):
             return read_projector(folder / name)
@@ -48,7 +50,7 @@ def projector_of(folder: Path) -> dict[str, Tensor]:
         tensors = read_tensors(folder / ADAPTER_WEIGHTS_NAME)
     else:
         tensors = read_contents(folder).weights
-    found = {key.split(PROJECTOR)[1]: value for key, value in tensors.items() if PROJECTOR in key}
+    found = {key.split(PROJECTOR)[1]: tensors[key] for key in tensors if PROJECTOR in key}
     if not found:
         raise UsageError(f"{folder} holds no projector; name a LLaVA, or an adapter that trained one.")
     return found
@@ -58,6 +60,8 @@ def projector_of(folder: Path) -> dict[str, Tensor]:
 def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     arguments = parser().parse(argv)
+    from llava.model.checkpoint import write_projector
+
     output = Path(arguments.output).resolve()
     if output.is_dir():
         raise UsageError(f"--output {output} is a folder; name a file, such as {output / PROJECTOR_NAME}.")

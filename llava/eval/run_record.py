@@ -15,7 +15,7 @@ from pathlib import Path
 
 from llava.command_line import CommandParser
 from llava.errors import exit_on_usage_error
-from llava.model.checkpoint import weights_hash
+from llava.model.weight_files import weights_hash
 
 PACKAGES = ("llava", "torch", "transformers", "peft", "accelerate", "pillow", "numpy")
 

@@ -3,24 +3,20 @@ vision tower.
 """
 
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.errors import UsageError
 from llava.images import load_image_processor
-from llava.model.checkpoint import (
-    ADAPTER_CONFIG_NAME,
-    find_base,
-    load_strictly,
-    read_projector,
-    read_weights,
-)
+from llava.model.checkpoint import find_base, load_strictly, read_projector, read_weights
 from llava.model.config import LlavaConfig
 from llava.model.contents import Contents, read_config
 from llava.model.hf_layout import is_hf, read_hf
@@ -33,6 +29,7 @@ from llava.model.placement import one_device, share_out
 from llava.model.projector_stage import is_projector_stage, read_our_projector
 from llava.model.quantize import import_bitsandbytes, quantize
 from llava.model.vision_tower import load_vision_tower
+from llava.model.weight_files import ADAPTER_CONFIG_NAME
 from llava.tokenizer import add_image_tokens, load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -88,18 +85,25 @@ def read_contents(folder: Path, model_base: str | None = None) -> Contents:
 
 
 def build(
-    contents: Contents, *, dtype: torch.dtype, attn_implementation: str | None = None
+    contents: Contents,
+    *,
+    dtype: torch.dtype,
+    attn_implementation: str | None = None,
+    device: torch.device | None = None,
 ) -> LlavaForCausalLM:
-    """A model on the CPU, in `dtype`, from a checkpoint's contents without its adapter; loading is strict."""
-    model = new_model(contents.config, dtype=dtype, attn_implementation=attn_implementation)
+    """A model in `dtype` from a checkpoint's contents without its adapter; loading is strict.
+
+    Each tensor goes from its file to `device` (None = the CPU) by itself: main memory holds the model's
+    weights there, and never two copies.
+    """
+    model = new_model(contents.config, dtype=dtype, attn_implementation=attn_implementation, empty=True)
+    tied = contents.config.tie_word_embeddings
     load_strictly(
-        model,
-        contents.weights,
-        tied=contents.config.tie_word_embeddings,
-        source=contents.source,
-        table=contents.table,
+        model, contents.weights, tied=tied, source=contents.source, table=contents.table, device=device
     )
-    return model
+    if tied:
+        model.tie_weights()
+    return model if device is None else model.to(device)  # the buffers, which were made on the CPU
 
 
 def load_full(
@@ -110,22 +114,30 @@ def load_full(
 
 
 def new_model(
-    config: LlavaConfig, *, dtype: torch.dtype, attn_implementation: str | None
+    config: LlavaConfig, *, dtype: torch.dtype, attn_implementation: str | None, empty: bool = False
 ) -> LlavaForCausalLM:
-    """A LLaVA with weights still to be loaded (sub-models are initialised as transformers does)."""
+    """A LLaVA initialised as transformers does; `empty` ones have buffers, but no memory for weights yet
+    (they are on the meta device).
+    """
     config.dtype = dtype
     for part in (config.text_config, config.vision_config):
         part.dtype = dtype
-    return LlavaForCausalLM._from_config(config, dtype=dtype, attn_implementation=attn_implementation)
+    with init_empty_weights(include_buffers=False) if empty else nullcontext():
+        return LlavaForCausalLM._from_config(config, dtype=dtype, attn_implementation=attn_implementation)
 
 
 def load_adapter(
-    folder: Path, base: Contents, *, dtype: torch.dtype, attn_implementation: str | None = None
+    folder: Path,
+    base: Contents,
+    *,
+    dtype: torch.dtype,
+    attn_implementation: str | None = None,
+    device: torch.device | None = None,
 ) -> LlavaForCausalLM:
     """An adapter of our layout, merged into its base."""
     from peft import PeftModel
 
-    model = build(base, dtype=dtype, attn_implementation=attn_implementation)
+    model = build(base, dtype=dtype, attn_implementation=attn_implementation, device=device)
     wrapped = PeftModel.from_pretrained(model, str(folder))
     merged = wrapped.merge_and_unload()
     merged.config = LlavaConfig.from_dict(read_config(folder))
@@ -159,10 +171,15 @@ def assemble(
         eos_token_id=text.config.eos_token_id,
         pad_token_id=text.config.pad_token_id,
     )
-    model = new_model(config, dtype=dtype, attn_implementation=None)
-    model.model.language_model.load_state_dict(text.get_decoder().state_dict(), strict=True)
-    model.lm_head.load_state_dict(text.get_output_embeddings().state_dict(), strict=True)
-    model.model.vision_tower.load_state_dict(vision.state_dict(), strict=True)
+    model = new_model(config, dtype=dtype, attn_implementation=None, empty=True)
+    for place, part in (
+        (model.model.language_model, text.get_decoder()),
+        (model.lm_head, text.get_output_embeddings()),
+        (model.model.vision_tower, vision),
+    ):
+        place.load_state_dict(part.state_dict(), strict=True, assign=True)  # their memory becomes the model's
+    model.model.multi_modal_projector.to_empty(device="cpu").apply(model._init_weights)
+    model.tie_weights()
     if parts.projector_file is not None:
         load_projector(model, parts.projector_file)
     return model
@@ -181,7 +198,7 @@ def load_projector(model: LlavaForCausalLM, file: Path) -> None:
 
 @dataclass(frozen=True)
 class Opened:
-    """A model on the CPU in eval mode, adapters merged, with what prepares its inputs.
+    """A model in eval mode, adapters merged, with what prepares its inputs.
 
     `text_folder` is where the tokenizer's files are, `dtypes` says how each tensor is stored, by our names.
     """
@@ -194,19 +211,26 @@ class Opened:
 
 
 def open_checkpoint(
-    folder: Path, model_base: str | None, *, dtype: torch.dtype, attn_implementation: str | None = None
+    folder: Path,
+    model_base: str | None,
+    *,
+    dtype: torch.dtype,
+    attn_implementation: str | None = None,
+    device: torch.device | None = None,
 ) -> Opened:
-    """A checkpoint of any layout, whole; the kind is decided by its config.json and files."""
-    ours = is_ours(folder)
-    if ours and (folder / ADAPTER_CONFIG_NAME).is_file():
-        base = read_contents(find_base(folder, model_base))
-        model = load_adapter(folder, base, dtype=dtype, attn_implementation=attn_implementation)
-        text_folder, picture_folder, stored = folder, folder, base.weights
+    """A checkpoint of any layout, whole, on `device` (None = the CPU); the kind is decided by its config.json
+    and files.
+    """
+    if is_ours(folder) and (folder / ADAPTER_CONFIG_NAME).is_file():
+        contents = read_contents(find_base(folder, model_base))
+        model = load_adapter(
+            folder, contents, dtype=dtype, attn_implementation=attn_implementation, device=device
+        )
+        text_folder, picture_folder = folder, folder
     else:
         contents = read_contents(folder, model_base)
         text_folder, picture_folder = contents.text_folder, contents.picture_folder
-        stored = contents.weights
-        model = build(contents, dtype=dtype, attn_implementation=attn_implementation)
+        model = build(contents, dtype=dtype, attn_implementation=attn_implementation, device=device)
         if contents.adapter is not None:
             model = merge(wrap(model, contents.adapter, source=folder))
     tokenizer = load_tokenizer(text_folder)
@@ -216,7 +240,7 @@ def open_checkpoint(
         start_end=model.config.mm_use_im_start_end,
         num_rows=model.config.text_config.vocab_size,
     )
-    dtypes = {key: value.dtype for key, value in stored.items()}
+    dtypes = {key: form.dtype for key, form in contents.weights.forms().items()}
     image_processor = fit_to_scales(load_image_processor(picture_folder), model.config)
     return Opened(model.eval(), tokenizer, image_processor, text_folder, dtypes)
 
@@ -260,13 +284,18 @@ def load_pretrained_model(
     if target is None and bits < 16:
         raise UsageError(f"a model in {bits} bits goes to one device; name it with device='cuda:0'.")
     dtype = options.dtype or (torch.float32 if target is not None and target.type == "cpu" else torch.float16)
-    opened = open_checkpoint(folder, model_base, dtype=dtype, attn_implementation=options.attention)
+    opened = open_checkpoint(
+        folder,
+        model_base,
+        dtype=dtype,
+        attn_implementation=options.attention,
+        device=target if bits == 16 else None,  # layers in few bits become small on their way to the device
+    )
     model = opened.model
     if target is None:
         model = share_out(model, device_map)
-    else:
-        if bits < 16:
-            quantize(model, bits, target)
+    elif bits < 16:
+        quantize(model, bits, target)
         model.to(target)
     context = getattr(model.config, "max_sequence_length", None) or model.config.tokenizer_model_max_length
     return opened.tokenizer, model, opened.image_processor, int(context)

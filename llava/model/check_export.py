@@ -10,18 +10,17 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from PIL import Image
-from torch import Tensor
 
 from llava.command_line import CommandParser
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import TEMPLATES, Turn, render
 from llava.errors import UsageError, exit_on_usage_error
-from llava.model.builder import load_pretrained_model
-from llava.processing import encode_rendered, picture_mark, process_images
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LAYOUTS = ("hf", "llava")
 LOGITS_ATOL = 1e-3
@@ -49,8 +48,12 @@ def probe_picture() -> Image.Image:
     return image
 
 
-def outputs_here(tokenizer: Any, model: Any, image_processor: Any) -> dict[str, Tensor]:
+def outputs_here(tokenizer: Any, model: Any, image_processor: Any) -> dict[str, "Tensor"]:
     """Ids (one -200 per patch) and logits of the three inputs, as this package makes them."""
+    import torch
+
+    from llava.processing import encode_rendered, picture_mark, process_images
+
     config = model.config
     picture = probe_picture()
     pixels = process_images([picture], image_processor, config)
@@ -82,8 +85,9 @@ def as_messages(turns: Sequence[Turn]) -> list[dict[str, object]]:
     return messages
 
 
-def outputs_of_transformers(folder: Path) -> dict[str, Tensor]:
+def outputs_of_transformers(folder: Path) -> dict[str, "Tensor"]:
     """The same by transformers alone: its model, its processor, the folder's chat template."""
+    import torch
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
     loader: Any = LlavaForConditionalGeneration
@@ -106,8 +110,10 @@ def outputs_of_transformers(folder: Path) -> dict[str, Tensor]:
     return found
 
 
-def compare(found: dict[str, Tensor], wanted: dict[str, Tensor], folder: Path) -> float:
+def compare(found: dict[str, "Tensor"], wanted: dict[str, "Tensor"], folder: Path) -> float:
     """The largest difference of a logit; `UsageError` where ids differ or that is too large."""
+    import torch
+
     worst = 0.0
     for number in range(len(PROBES)):
         ids, wanted_ids = found[f"{number}.ids"], wanted[f"{number}.ids"]
@@ -128,7 +134,10 @@ def compare(found: dict[str, Tensor], wanted: dict[str, Tensor], folder: Path) -
 
 def check(arguments: Namespace) -> float:
     """Open the folder and compare."""
+    import torch
     from safetensors.torch import load_file
+
+    from llava.model.builder import load_pretrained_model
 
     folder = Path(arguments.folder)
     if arguments.to == "hf":

@@ -3,105 +3,56 @@ layout; a LoRA
 one holds the adapter (projector included, as PEFT's modules_to_save) and names its base by path and hash.
 """
 
-import hashlib
 import json
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from llava.errors import UsageError
 from llava.model.config import LlavaConfig
 from llava.model.key_names import OURS, KeyTable, differences, original_projector_key, projector_key
+from llava.model.stored_tensors import TensorFile, Weights, as_weights, read_tensors
+from llava.model.weight_files import PROJECTOR_NAME, weight_files, weights_hash
 
-WEIGHTS_NAME = "model.safetensors"
-INDEX_NAME = "model.safetensors.index.json"
-ADAPTER_CONFIG_NAME = "adapter_config.json"
-ADAPTER_WEIGHTS_NAME = "adapter_model.safetensors"
-PROJECTOR_NAME = "mm_projector.bin"
 BASE_NAME = "base_model.json"
-NON_LORA_NAME = "non_lora_trainables.bin"
-WEIGHT_FILES = (
-    (WEIGHTS_NAME, INDEX_NAME),
-    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
-)
-"""Names of a whole model's weights and of the index over their shards, in the order they are looked for."""
-SMALL_WEIGHTS = (ADAPTER_WEIGHTS_NAME, "adapter_model.bin", NON_LORA_NAME, PROJECTOR_NAME)
 STORED_CONSTANTS = ("rotary_emb.inv_freq", "embeddings.position_ids")
 """Ends of names of buffers that older versions of transformers saved; they follow from the configuration."""
 EMBEDDINGS = "model.embed_tokens.weight"
 """The original's name of the input embeddings, in a projector file too."""
-HASH_CHUNK = 1 << 22
+PROGRESS_BYTES = 1 << 30
+"""A model of at least this size shows how far its loading is."""
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The weight files of a folder, safetensors before `.bin`, one or the shards that an index names.
-
-    Raises `UsageError` when there are none, or when a shard is missing.
-    """
-    for whole, index in WEIGHT_FILES:
-        if (folder / whole).is_file():
-            return [folder / whole]
-        if (folder / index).is_file():
-            shards = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values()
-            files = [folder / name for name in sorted(set(shards))]
-            missing = [file.name for file in files if not file.is_file()]
-            if missing:
-                raise UsageError(f"{folder / index} names files that are not there: {', '.join(missing)}.")
-            return files
-    names = ", ".join(name for pair in WEIGHT_FILES for name in pair)
-    raise UsageError(f"{folder} holds no weights (none of {names}); is it a checkpoint folder?")
-
-
-def has_weights(folder: Path) -> bool:
-    """Whether a folder holds the weights of a whole model."""
-    return any((folder / name).is_file() for pair in WEIGHT_FILES for name in pair)
-
-
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors or `.bin` file, on the CPU; no pickled code is run."""
-    if not file.is_file():
-        raise UsageError(f"{file.parent} has no {file.name}; the checkpoint is not complete.")
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        first_line = str(error).partition("\n")[0]
-        raise UsageError(f"{file} holds no tensors that can be read safely: {first_line}") from None
-
-
-def rename(tensors: Mapping[str, Tensor], table: KeyTable, *, source: Path) -> dict[str, Tensor]:
+def rename(tensors: Mapping[str, Tensor], table: KeyTable, *, source: Path) -> Weights:
     """Tensors by their names in memory, without constants that older versions stored; `UsageError` names an
     unknown one.
     """
-    renamed = {}
-    for key, tensor in tensors.items():
+    names = {}
+    for key in tensors:
         if key.endswith(STORED_CONSTANTS):
             continue
         try:
-            renamed[table.to_memory(key)] = tensor
+            names[key] = table.to_memory(key)
         except KeyError:
             raise UsageError(
                 f"{source} holds an unknown tensor {key!r}; it is no checkpoint of this layout."
             ) from None
-    return renamed
+    return as_weights(tensors).renamed(names)
 
 
-def read_files(folder: Path) -> dict[str, Tensor]:
+def read_files(folder: Path) -> Weights:
     """All tensors of a full checkpoint by their names on disk."""
-    tensors = {}
+    tensors = Weights({})
     for file in weight_files(folder):
-        tensors |= read_tensors(file)
+        tensors |= TensorFile(file).weights()
     return tensors
 
 
-def read_weights(folder: Path, table: KeyTable = OURS) -> dict[str, Tensor]:
+def read_weights(folder: Path, table: KeyTable = OURS) -> Weights:
     """All tensors of a full checkpoint by their names in memory; `UsageError` on a name the layout does not
     know.
     """
@@ -122,25 +73,63 @@ def write_weights(state: Mapping[str, Tensor], folder: Path, *, tied: bool, tabl
 
 
 def load_strictly(
-    model: nn.Module, weights: dict[str, Tensor], *, tied: bool, source: Path, table: KeyTable = OURS
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    *,
+    tied: bool,
+    source: Path,
+    table: KeyTable = OURS,
+    device: torch.device | None = None,
 ) -> None:
-    """Copy tensors into a model; a missing, unexpected or wrongly shaped one is a `UsageError` with its name
-    on disk. Nothing stays at random.
+    """Put tensors into a model, one by one, each read once and cast to the model's type; a missing,
+    unexpected or wrongly shaped one is a `UsageError` with its name on disk. Nothing stays at random.
+
+    Weights without memory (on the meta device) get it on `device` (None = the CPU); others stay where they
+    are. A tied head without memory is left for `tie_weights`.
     """
 
     def without_tied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {key: value for key, value in tensors.items() if not (tied and key == "lm_head.weight")}
 
-    weights, wanted = without_tied(weights), without_tied(model.state_dict())
+    weights = as_weights(weights)
+    places = without_tied(model.state_dict(keep_vars=True))
     problem = differences(
-        {table.to_disk(key): value for key, value in weights.items()},
-        {table.to_disk(key): value for key, value in wanted.items()},
+        {table.to_disk(key): form for key, form in without_tied(weights.forms()).items()},
+        {table.to_disk(key): place for key, place in places.items()},
     )
     if problem:
         raise UsageError(
             f"the tensors in {source} do not fit the model its config.json describes: {problem}."
         )
-    model.load_state_dict(weights, strict=not tied)
+    with torch.no_grad(), progress_bar(sum(place.nbytes for place in places.values())) as bar:
+        for key, place in places.items():
+            if place.is_meta:
+                place = give_memory(model, key, device=device)
+            for rows in weights.slices(key):
+                place[rows].copy_(weights[key][rows])
+                bar.update(place[rows].nbytes)
+
+
+def give_memory(model: nn.Module, key: str, *, device: torch.device | None) -> nn.Parameter:
+    """Replace a weight on the meta device by one on `device` (None = the CPU), whose numbers are not set."""
+    owner, _, name = key.rpartition(".")
+    module = model.get_submodule(owner)
+    old = module.get_parameter(name)
+    new = nn.Parameter(torch.empty_like(old, device=device or "cpu"), requires_grad=old.requires_grad)
+    setattr(module, name, new)
+    return new
+
+
+def progress_bar(num_bytes: int) -> tqdm:
+    """Shown on a terminal, by the first process, for `PROGRESS_BYTES` and more."""
+    is_first = int(os.environ.get("RANK", "0")) == 0
+    return tqdm(
+        total=num_bytes,
+        desc="Loading weights",
+        unit="B",
+        unit_scale=True,
+        disable=None if is_first and num_bytes >= PROGRESS_BYTES else True,
+    )
 
 
 def write_config(config: LlavaConfig, folder: Path) -> None:
@@ -151,18 +140,6 @@ def write_config(config: LlavaConfig, folder: Path) -> None:
         for private in ("_name_or_path", "_attn_implementation_autoset", "_attn_implementation"):
             part.pop(private, None)
     (folder / "config.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def weights_hash(folder: Path) -> str:
-    """SHA-256 over the weight files of a checkpoint (full, adapter or projector), in a fixed order."""
-    small = [folder / name for name in SMALL_WEIGHTS if (folder / name).is_file()]
-    files = weight_files(folder) if has_weights(folder) or not small else small
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while chunk := stream.read(HASH_CHUNK):
-                digest.update(chunk)
-    return digest.hexdigest()
 
 
 def write_base_reference(folder: Path, base: Path) -> None:

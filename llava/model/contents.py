@@ -4,11 +4,10 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import Tensor
-
 from llava.errors import UsageError
 from llava.model.config import LlavaConfig
 from llava.model.key_names import KeyTable
+from llava.model.stored_tensors import Weights
 
 
 @dataclass(frozen=True)
@@ -16,19 +15,19 @@ class Adapter:
     """A LoRA: PEFT's settings (r, lora_alpha, ...) and its tensors by our names."""
 
     settings: dict
-    weights: dict[str, Tensor]
+    weights: Weights
 
 
 @dataclass(frozen=True)
 class Contents:
-    """Tensors by our names, with the table that gives their names on disk for messages.
+    """Tensors by our names, read when they are asked for; the table gives their names on disk for messages.
 
     `text_folder` holds the tokenizer, `picture_folder` the image processor.
     """
 
     source: Path
     config: LlavaConfig
-    weights: dict[str, Tensor] = field(repr=False)
+    weights: Weights = field(repr=False)
     table: KeyTable
     text_folder: Path
     picture_folder: Path

@@ -13,24 +13,25 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import torch
-from safetensors.torch import save_file
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from llava.command_line import CommandParser
 from llava.errors import UsageError, exit_on_usage_error
-from llava.model.builder import Opened, open_checkpoint
-from llava.model.check_export import LAYOUTS, outputs_here
+from llava.model.check_export import LAYOUTS
 from llava.model.locations import find_folder
-from llava.model.write_hf import refuse_hf, write_hf
-from llava.model.write_original import model_type_of, tower_folder_of, write_original
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerFast
+
+    from llava.model.builder import Opened
+    from llava.model.config import LlavaConfig
 
 logger = logging.getLogger(__name__)
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES = ("float32", "float16", "bfloat16")
 AUTO = "auto"
 SOURCE_ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,17 +54,19 @@ def refuse_used(folder: Path) -> None:
         raise UsageError(f"{folder} is not empty; name a new folder with --out, or empty it.")
 
 
-def stored_state(opened: Opened, dtype: str) -> dict[str, Tensor]:
+def stored_state(opened: "Opened", dtype: str) -> dict[str, "Tensor"]:
     """Tensors in the types that are written; the model's own weights are rounded to the same values.
 
     A tied head is left out, it is the embeddings.
     """
+    import torch
+
     state = {}
     with torch.no_grad():
         for key, weight in opened.model.state_dict().items():
             if key == "lm_head.weight" and opened.model.config.tie_word_embeddings:
                 continue
-            chosen = opened.dtypes[key] if dtype == AUTO else DTYPES[dtype]
+            chosen = opened.dtypes[key] if dtype == AUTO else getattr(torch, dtype)
             state[key] = weight.to(chosen, copy=True).contiguous()
             weight.copy_(state[key])
     return state
@@ -74,6 +77,13 @@ def export(model_path: str, model_base: str | None, out: Path, *, to: str, dtype
 
     Raises `UsageError` when the layout cannot express the model, `out` is used, or what was written differs.
     """
+    import torch
+
+    from llava.model.builder import open_checkpoint
+    from llava.model.check_export import outputs_here
+    from llava.model.write_hf import refuse_hf
+    from llava.model.write_original import model_type_of, tower_folder_of, write_original
+
     written = [out] if to == "hf" else [out, tower_folder_of(out)]
     for folder in written:
         refuse_used(folder)
@@ -98,8 +108,23 @@ def export(model_path: str, model_base: str | None, out: Path, *, to: str, dtype
         raise
 
 
-def check_apart(out: Path, to: str, expected: dict[str, Tensor]) -> float:
+def write_hf(
+    folder: Path,
+    config: "LlavaConfig",
+    state: Mapping[str, "Tensor"],
+    tokenizer: "PreTrainedTokenizerFast",
+    image_processor: Any,
+) -> None:
+    """Write all files of transformers' layout, see `llava.model.write_hf` (imported when it is needed)."""
+    from llava.model import write_hf as layout
+
+    layout.write_hf(folder, config, state, tokenizer, image_processor)
+
+
+def check_apart(out: Path, to: str, expected: dict[str, "Tensor"]) -> float:
     """`llava.model.check_export` in a process of its own; its complaint is a `UsageError` here."""
+    from safetensors.torch import save_file
+
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "expected.safetensors"
         save_file(expected, file)

@@ -95,7 +95,7 @@ def wrap(model: nn.Module, adapter: Adapter, *, source: Path) -> "PeftModel":
         model, LoraConfig(target_modules=f"({pattern})", task_type="CAUSAL_LM", **settings)
     )
     places = adapter_places(wrapped)
-    problem = differences(adapter.weights, places)
+    problem = differences(adapter.weights.forms(), places)
     if problem:
         raise UsageError(f"the adapter in {source} does not fit its settings: {problem}.")
     for key, place in places.items():

@@ -12,21 +12,14 @@ from transformers import AutoConfig
 
 from llava.errors import UsageError
 from llava.images import ASPECT_RATIOS
-from llava.model.checkpoint import (
-    ADAPTER_CONFIG_NAME,
-    NON_LORA_NAME,
-    PROJECTOR_NAME,
-    has_weights,
-    read_files,
-    read_tensors,
-    read_weights,
-    rename,
-)
+from llava.model.checkpoint import read_files, read_weights, rename
 from llava.model.config import LlavaConfig
 from llava.model.contents import Adapter, Contents, read_config, read_json
 from llava.model.key_names import PLAIN_LANGUAGE_MODEL, KeyTable, hf_table, original_table
 from llava.model.locations import find_folder
+from llava.model.stored_tensors import Weights, read_tensors
 from llava.model.vision_tower import load_vision_tower, read_vision_config
+from llava.model.weight_files import ADAPTER_CONFIG_NAME, NON_LORA_NAME, PROJECTOR_NAME, has_weights
 
 logger = logging.getLogger(__name__)
 
@@ -110,27 +103,29 @@ def tower_of(folder: Path, config: dict) -> Path:
     return tower_folder
 
 
-def choose_tower(weights: dict[str, Tensor], tower_folder: Path) -> dict[str, Tensor]:
+def choose_tower(weights: Weights, tower_folder: Path) -> Weights:
     """Weights with the right vision tower: by facts, the one inside or the one that the configuration names.
 
     The original always takes the named one. What is inside is most often that one, rounded on saving: then
     the named one is taken here too. Where they differ by more, the tower was tuned, and stays.
     """
-    inside = {key: value for key, value in weights.items() if key.startswith(TOWER)}
+    inside = {key for key in weights if key.startswith(TOWER)}
     if inside and not has_weights(tower_folder):
         return weights
     named = load_vision_tower(tower_folder, dtype="auto").state_dict()
     named = {f"{TOWER}{key}": value for key, value in named.items()}
     if not inside:
         return weights | named
-    rounded = inside.keys() == named.keys() and all(
-        value.shape == named[key].shape and torch.equal(value, named[key].to(value.dtype))
-        for key, value in inside.items()
-    )
+    rounded = inside == named.keys() and all(is_rounded(named[key], weights[key]) for key in inside)
     if rounded:
         return weights | named
     logger.info("The checkpoint holds a vision tower of its own; %s is not used.", tower_folder)
     return weights
+
+
+def is_rounded(exact: Tensor, stored: Tensor) -> bool:
+    """Whether `stored` is `exact`, cast to its type."""
+    return exact.shape == stored.shape and torch.equal(stored, exact.to(stored.dtype))
 
 
 def read_full(folder: Path, config: dict) -> Contents:
@@ -142,7 +137,7 @@ def read_full(folder: Path, config: dict) -> Contents:
     return Contents(folder, ours, weights, table, folder, tower_folder)
 
 
-def base_weights(base: Path) -> dict[str, Tensor]:
+def base_weights(base: Path) -> Weights:
     """Tensors of an adapter's base by our names: a plain language model, or a LLaVA of any layout."""
     config = read_config(base)
     tensors = read_files(base)
@@ -155,7 +150,7 @@ def base_weights(base: Path) -> dict[str, Tensor]:
     return rename(tensors, table, source=base)
 
 
-def unwrapped(tensors: dict[str, Tensor], table: KeyTable, file: Path) -> dict[str, Tensor]:
+def unwrapped(tensors: dict[str, Tensor], table: KeyTable, file: Path) -> Weights:
     """Tensors of a PEFT-wrapped original model by our names."""
     return rename({key.removeprefix(WRAPPED): value for key, value in tensors.items()}, table, source=file)
 

@@ -6,13 +6,15 @@ import torch
 from torch import Tensor
 
 from llava.errors import UsageError
-from llava.model.checkpoint import EMBEDDINGS, PROJECTOR_NAME, has_weights, read_projector, read_tensors
+from llava.model.checkpoint import EMBEDDINGS, read_projector
 from llava.model.config import LlavaConfig
 from llava.model.contents import Contents, read_config
 from llava.model.key_names import OURS
 from llava.model.locations import find_folder
 from llava.model.original import TOWER, base_weights
+from llava.model.stored_tensors import read_tensors
 from llava.model.vision_tower import load_vision_tower
+from llava.model.weight_files import PROJECTOR_NAME, has_weights
 
 PROJECTOR = "model.multi_modal_projector."
 INPUT_EMBEDDINGS = "model.language_model.embed_tokens.weight"
@@ -41,9 +43,9 @@ def read_our_projector(folder: Path, model_base: str | None) -> Contents:
     weights |= {PROJECTOR + key: value for key, value in read_projector(folder / PROJECTOR_NAME).items()}
     embeddings = read_tensors(folder / PROJECTOR_NAME).get(EMBEDDINGS)
     if embeddings is not None:  # trained beside the projector, with rows for the tokens around pictures
-        weights[INPUT_EMBEDDINGS] = embeddings
+        weights |= {INPUT_EMBEDDINGS: embeddings}
         if HEAD in weights:
-            weights[HEAD] = with_mean_rows(weights[HEAD], len(embeddings))
+            weights |= {HEAD: with_mean_rows(weights[HEAD], len(embeddings))}
     return Contents(folder, config, weights, OURS, folder, folder)
 
 

@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerFast
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.errors import UsageError
-from llava.model.checkpoint import EMBEDDINGS, read_tensors
+from llava.model.checkpoint import EMBEDDINGS
+from llava.model.stored_tensors import read_tensors
 
 if TYPE_CHECKING:
     from llava.model.llava import LlavaForCausalLM

@@ -21,11 +21,11 @@ from llava.model.builder import (
     load_projector,
     read_contents,
 )
-from llava.model.checkpoint import ADAPTER_CONFIG_NAME
 from llava.model.config import LlavaConfig
 from llava.model.llava import LlavaForCausalLM
 from llava.model.locations import find_folder
 from llava.model.lora import LoraSettings, add_lora
+from llava.model.weight_files import ADAPTER_CONFIG_NAME
 from llava.tokenizer import load_tokenizer
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 from llava.train.picture_tokens import START_END, add_tokens, load_start_end_rows, missing_tokens

@@ -15,14 +15,9 @@ from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from llava.errors import UsageError
-from llava.model.checkpoint import (
-    EMBEDDINGS,
-    PROJECTOR_NAME,
-    load_strictly,
-    read_projector,
-    read_tensors,
-    read_weights,
-)
+from llava.model.checkpoint import EMBEDDINGS, load_strictly, read_projector, read_weights
+from llava.model.stored_tensors import read_tensors
+from llava.model.weight_files import PROJECTOR_NAME
 from llava.train.sampler import EpochSampler
 from llava.train.saving import CheckpointWriter
 

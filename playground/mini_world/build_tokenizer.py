@@ -10,7 +10,6 @@ import random
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
 
 from llava.conversation import TEMPLATES, render
 from playground.mini_world.people import MIDDLES, NEW_JOBS, NEW_TOWNS, STARTS
@@ -78,6 +77,8 @@ def main() -> None:
     options.add_argument("--data", type=Path, required=True)
     options.add_argument("--out", type=Path, required=True)
     args = options.parse_args()
+    from transformers import PreTrainedTokenizerFast
+
     fast = PreTrainedTokenizerFast(
         tokenizer_object=build(args.data),
         unk_token="<unk>",

@@ -14,11 +14,7 @@ import shutil
 from collections import defaultdict
 from pathlib import Path
 
-import torch
-
 from llava.eval import model_vqa_loader
-from llava.model.builder import load_pretrained_model
-from llava.model.checkpoint import write_config, write_weights
 
 logger = logging.getLogger("mini_world")
 
@@ -88,6 +84,11 @@ def main() -> None:
     options.add_argument("--out", type=Path, required=True)
     args = options.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    import torch
+
+    from llava.model.builder import load_pretrained_model
+    from llava.model.checkpoint import write_config, write_weights
+
     tokenizer, model, image_processor, _ = load_pretrained_model(
         str(args.build / "tuned_4"), dtype=torch.float32
     )

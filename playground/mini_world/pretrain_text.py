@@ -13,13 +13,13 @@ import logging
 import random
 import time
 from pathlib import Path
-
-import torch
-from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from llava.conversation import TEMPLATES, render
-from llava.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 logger = logging.getLogger("mini_world")
 
@@ -52,15 +52,20 @@ def as_text(row: dict) -> str:
     return render(TEMPLATES["v1"], turns).text
 
 
-def as_blocks(texts: list[str], tokenizer: PreTrainedTokenizerBase, *, length: int) -> Tensor:
+def as_blocks(texts: list[str], tokenizer: "PreTrainedTokenizerBase", *, length: int) -> "Tensor":
     """All texts one after another, each from <s> on, cut into rows: (rows, length) ids."""
+    import torch
+
     ids = [token for row in tokenizer(texts).input_ids for token in row]
     rows = len(ids) // length
     return torch.tensor(ids[: rows * length]).view(rows, length)
 
 
-def new_language_model(tokenizer: PreTrainedTokenizerBase, *, seed: int) -> LlamaForCausalLM:
+def new_language_model(tokenizer: "PreTrainedTokenizerBase", *, seed: int) -> "LlamaForCausalLM":
     """A random LLaMA of the mini world's size."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -78,8 +83,10 @@ def new_language_model(tokenizer: PreTrainedTokenizerBase, *, seed: int) -> Llam
     return LlamaForCausalLM._from_config(config, attn_implementation="eager")
 
 
-def train(model: LlamaForCausalLM, blocks: Tensor, *, steps: int, batch_size: int, rate: float) -> float:
+def train(model: "LlamaForCausalLM", blocks: "Tensor", *, steps: int, batch_size: int, rate: float) -> float:
     """AdamW with warm-up and cosine; returns the mean loss of the last 50 steps."""
+    import torch
+
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.01)
     warm_up = max(1, steps // 20)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -115,6 +122,8 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=0)
     args = options.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from llava.tokenizer import load_tokenizer
+
     started = time.perf_counter()
     tokenizer = load_tokenizer(args.tokenizer)
     texts = read_texts(args.data, seed=args.seed, num_questions=args.questions)

@@ -12,8 +12,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from llava.model.checkpoint import ADAPTER_WEIGHTS_NAME, PROJECTOR_NAME, WEIGHTS_NAME, read_tensors, rename
+from llava.model.checkpoint import rename
 from llava.model.key_names import OURS, original_table
+from llava.model.stored_tensors import read_tensors
+from llava.model.weight_files import ADAPTER_WEIGHTS_NAME, PROJECTOR_NAME, WEIGHTS_NAME
 from llava.train import recipe
 from llava.train.trainer import LlavaTrainer
 from tests.parity.golden import DATA

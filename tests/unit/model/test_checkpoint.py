@@ -13,9 +13,10 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from llava.errors import UsageError
 from llava.model.builder import load_full, load_pretrained_model
-from llava.model.checkpoint import ADAPTER_WEIGHTS_NAME, read_projector, write_projector
+from llava.model.checkpoint import read_projector, write_projector
 from llava.model.key_names import OURS, original_projector_key, projector_key
 from llava.model.lora import LoraSettings, add_lora
+from llava.model.weight_files import ADAPTER_WEIGHTS_NAME
 from llava.train.saving import CheckpointWriter
 from tests.parity.golden import golden_tokenizer
 from tests.tiny import picture, tiny_model

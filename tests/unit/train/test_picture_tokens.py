@@ -8,8 +8,10 @@ import torch
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN
 from llava.errors import UsageError
 from llava.model.builder import load_pretrained_model
-from llava.model.checkpoint import EMBEDDINGS, PROJECTOR_NAME, read_tensors
+from llava.model.checkpoint import EMBEDDINGS
 from llava.model.contents import read_config
+from llava.model.stored_tensors import read_tensors
+from llava.model.weight_files import PROJECTOR_NAME
 from llava.tokenizer import load_tokenizer
 from llava.train.picture_tokens import add_tokens, load_start_end_rows, missing_tokens
 from tests.parity.golden import golden_folder, golden_tokenizer

@@ -9,7 +9,8 @@ import torch
 
 from llava.errors import UsageError
 from llava.model.builder import load_pretrained_model
-from llava.model.checkpoint import PROJECTOR_NAME, read_tensors
+from llava.model.stored_tensors import read_tensors
+from llava.model.weight_files import PROJECTOR_NAME
 from tests.parity.golden import DATA, golden_folder
 from tests.parity.training import run_training, working_folder
 from tests.unit.train.test_picture_tokens import PLAIN, train
