@@ -146,6 +146,8 @@ class Endpoint:
         try:
             with self._opener.open(request, timeout=self.patience.timeout) as reply:
                 content = reply.read(MAX_BYTES + 1)
+                if reply.length and len(content) <= MAX_BYTES:  # a bounded read takes a cut body as it is
+                    raise http.client.IncompleteRead(content, reply.length)
         except urllib.error.HTTPError as error:
             with error:
                 raise self._refusal(error, path) from None
