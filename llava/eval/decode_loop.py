@@ -1,78 +1,140 @@
-"""Decode a batch token by token from its cache; a row that is done leaves, so that nobody waits for it."""
+"""Decode a batch token by token from its cache; a row that is done leaves, so that nobody waits for it, and
+what is left of several batches goes on as one.
+"""
 
+import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import DynamicCache, GenerationConfig
 
 from llava.eval.drawing import Choose
-from llava.eval.row_cache import keep_rows
+from llava.eval.row_cache import join_rows, keep_rows, spread_rows
 from llava.model.llava import LlavaForCausalLM
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """Ids (B, T) behind what `cache` holds of each row, and the mask (B, cached + T) of whole rows."""
+@dataclass
+class Answer:
+    """The ids so far to question number `index`, and the source that its sampled tokens are drawn from."""
 
+    index: int
+    source: random.Random | None = None
+    tokens: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Rows:
+    """Rows on their way: ids (B, T) behind what `cache` holds of each, and the mask (B, cached + T).
+
+    `positions` are those of the ids, (B, T).
+    """
+
+    answers: list[Answer]
     ids: Tensor
     mask: Tensor
+    positions: Tensor
     cache: DynamicCache
 
 
-def decode(
-    model: LlavaForCausalLM, prompt: Prompt, choose: Choose, *, end: int | None, max_new_tokens: int
-) -> list[list[int]]:
-    """New ids of every row, up to and including `end`, at most `max_new_tokens`.
+def start_rows(answers: list[Answer], ids: Tensor, mask: Tensor, cache: DynamicCache) -> Rows:
+    """Rows that begin with questions, ids (B, T) and the mask (B, cached + T) of whole rows."""
+    positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    return Rows(answers, ids, mask, positions, cache)
 
-    Equal to transformers' `generate` token for token, to the rounding of a batch. The cache is used up.
+
+def decode(
+    model: LlavaForCausalLM,
+    rows: Rows,
+    choose: Choose,
+    *,
+    end: int | None,
+    max_new_tokens: int,
+    leave: int = 0,
+) -> list[Answer]:
+    """Answers up to and including `end`, of at most `max_new_tokens`, until at most `leave` rows are left.
+
+    `rows` then holds these, ready to go on. Equal to transformers' `generate` token for token, to the
+    rounding of a batch.
     """
-    mask, cache = prompt.mask, prompt.cache
-    positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -prompt.ids.shape[1] :]
-    ids = prompt.ids
-    answers: list[list[int]] = [[] for _ in ids]
-    rows: Sequence[int] = range(len(answers))  # which answer stands at each place of the batch
-    for step in range(max_new_tokens):
+    finished: list[Answer] = []
+    while len(rows.answers) > leave:
         output = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
+            input_ids=rows.ids,
+            attention_mask=rows.mask,
+            position_ids=rows.positions,
+            past_key_values=rows.cache,
             use_cache=True,
             logits_to_keep=1,
         )
         logits: Any = output.logits
-        chosen = choose(logits[:, -1].float(), rows)
-        tokens = chosen.tolist()
-        for row, token in zip(rows, tokens, strict=True):
-            answers[row].append(token)
-        going_on = [place for place, token in enumerate(tokens) if token != end]
-        if not going_on or step + 1 == max_new_tokens:
-            break
-        positions = positions[:, -1:] + 1
-        if len(going_on) < len(rows):
-            order = keep_rows(cache, going_on, len(rows))
-            rows = [rows[place] for place in order]
-            places = torch.tensor(order, device=ids.device)
-            chosen, mask, positions = chosen[places], mask[places], positions[places]
-        ids = chosen[:, None].to(ids.device)
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=-1)
-    return answers
+        chosen = choose(logits[:, -1].float(), [answer.source for answer in rows.answers])
+        going_on = []
+        for place, (answer, token) in enumerate(zip(rows.answers, chosen.tolist(), strict=True)):
+            answer.tokens.append(token)
+            if token == end or len(answer.tokens) >= max_new_tokens:
+                finished.append(answer)
+            else:
+                going_on.append(place)
+        step(rows, chosen, going_on)
+    return finished
 
 
-def generate(model: LlavaForCausalLM, prompt: Prompt, config: GenerationConfig) -> list[list[int]]:
-    """The same by transformers' `generate`, for which all rows stay to the end: beams, and the slow twin.
+def step(rows: Rows, chosen: Tensor, going_on: Sequence[int]) -> None:
+    """The chosen tokens (B,) become the next ids; rows that do not go on leave."""
+    positions = rows.positions[:, -1:] + 1
+    chosen = chosen[:, None].to(rows.ids.device)
+    mask = rows.mask
+    if 0 < len(going_on) < len(rows.answers):
+        order = keep_rows(rows.cache, going_on, len(rows.answers))
+        places = torch.tensor(order, device=mask.device)
+        chosen, mask, positions = chosen[places], mask[places], positions[places]
+        rows.answers = [rows.answers[place] for place in order]
+    elif not going_on:
+        rows.answers = []
+    rows.ids, rows.positions = chosen, positions
+    rows.mask = pad(mask, (0, 1), value=1)
+
+
+def compact(rows: Rows, *, room: int) -> Rows:
+    """The same rows in buffers of their own size, where those of rows that have left are not kept."""
+    places = torch.arange(len(rows.answers), device=rows.ids.device)
+    return replace(rows, cache=spread_rows(rows.cache, places, room=room))
+
+
+def join(first: Rows, second: Rows, *, room: int) -> Rows:
+    """Rows that wait for one id each, as one batch: the shorter ones get padding behind what is cached."""
+    widths = [rows.mask.shape[1] - 1 for rows in (first, second)]
+    longest = max(widths)
+    masks = [
+        torch.cat([pad(rows.mask[:, :-1], (0, longest - width)), rows.mask[:, -1:]], dim=-1)
+        for rows, width in zip((first, second), widths, strict=True)
+    ]
+    return Rows(
+        first.answers + second.answers,
+        torch.cat([first.ids, second.ids]),
+        torch.cat(masks),
+        torch.cat([first.positions, second.positions]),
+        join_rows(first.cache, second.cache, room=room),
+    )
+
+
+def generate(model: LlavaForCausalLM, rows: Rows, config: GenerationConfig) -> list[Answer]:
+    """All answers by transformers' `generate`, for which every row stays to the end: the way of beams.
 
     Rows of the result are padded behind. With beams the cache holds each row once for every beam.
     """
-    cached = prompt.mask.shape[1] - prompt.ids.shape[1]
-    known = prompt.ids.new_zeros(len(prompt.ids), cached)  # `generate` only counts what the cache holds
+    cached = rows.mask.shape[1] - rows.ids.shape[1]
+    known = rows.ids.new_zeros(len(rows.ids), cached)  # `generate` only counts what the cache holds
     output: Any = model.generate(
-        input_ids=torch.cat([known, prompt.ids], dim=-1),
-        attention_mask=prompt.mask,
-        past_key_values=prompt.cache,
+        input_ids=torch.cat([known, rows.ids], dim=-1),
+        attention_mask=rows.mask,
+        past_key_values=rows.cache,
         generation_config=config,
     )
-    return output[:, prompt.mask.shape[1] :].tolist()
+    for answer, tokens in zip(rows.answers, output[:, rows.mask.shape[1] :].tolist(), strict=True):
+        answer.tokens = tokens
+    return rows.answers

@@ -21,8 +21,8 @@ from llava.eval.questions import Question
 TOP_K = 50
 """Sampling draws from so many tokens at most, as transformers' `generate` does unless told otherwise."""
 
-Choose = Callable[[Tensor, Sequence[int]], Tensor]
-"""(logits (B, vocabulary) in fp32, number of each row in the batch) -> next tokens (B,)."""
+Choose = Callable[[Tensor, Sequence[random.Random | None]], Tensor]
+"""(logits (B, vocabulary) in fp32, each row's source of random numbers) -> next tokens (B,)."""
 
 
 @dataclass(frozen=True)
@@ -48,20 +48,22 @@ class Decoding:
             **(sampling if self.temperature > 0 else {}),
         )
 
-    def chooser(self, questions: Sequence[Question], *, seed: int) -> Choose:
-        """How the next tokens of a batch of these questions are chosen, beams aside."""
+    def chooser(self) -> Choose:
+        """How next tokens are chosen, beams aside."""
+        return greedy if self.temperature == 0 else Sampler(self)
+
+    def source(self, question: Question, seed: int) -> random.Random | None:
+        """The numbers that a question's tokens are drawn by: they follow from what it asks, not from where it
+        stands or beside which others. None where nothing is drawn.
+        """
         if self.temperature == 0:
-            return greedy
-        return Sampler(self, [random.Random(source_of(question, seed)) for question in questions])
+            return None
+        turned = None if question.round is None else question.round.round_id
+        asked = [seed, question.question_id, turned, question.image, question.text]
+        return random.Random(json.dumps(asked))
 
 
-def source_of(question: Question, seed: int) -> str:
-    """What seeds a question's draws: what it asks, not where it stands or beside which others."""
-    turned = None if question.round is None else question.round.round_id
-    return json.dumps([seed, question.question_id, turned, question.image, question.text])
-
-
-def greedy(logits: Tensor, rows: Sequence[int]) -> Tensor:
+def greedy(logits: Tensor, sources: Sequence[random.Random | None]) -> Tensor:
     """The likeliest token of each row: (B, vocabulary) -> (B,)."""
     return logits.argmax(dim=-1)
 
@@ -73,8 +75,7 @@ class Sampler:
     the order of their ids. So a question's answer depends neither on the batch nor on the order of the file.
     """
 
-    def __init__(self, decoding: Decoding, sources: Sequence[random.Random]) -> None:
-        self.sources = list(sources)
+    def __init__(self, decoding: Decoding) -> None:
         self.warpers = LogitsProcessorList()
         if decoding.temperature != 1:
             self.warpers.append(TemperatureLogitsWarper(decoding.temperature))
@@ -87,9 +88,9 @@ class Sampler:
         nothing = torch.empty(len(logits), 0, dtype=torch.long, device=logits.device)
         return self.warpers(nothing, logits).softmax(dim=-1)  # type: ignore[arg-type]
 
-    def __call__(self, logits: Tensor, rows: Sequence[int]) -> Tensor:
+    def __call__(self, logits: Tensor, sources: Sequence[random.Random | None]) -> Tensor:
         """Next tokens: (B, vocabulary) -> (B,)."""
         ends = self.probabilities(logits).double().cumsum(dim=-1)
-        numbers = torch.tensor([self.sources[row].random() for row in rows], dtype=torch.double)
-        points = numbers.to(ends.device)[:, None] * ends[:, -1:]
+        numbers = [source.random() for source in sources if source is not None]
+        points = torch.tensor(numbers, dtype=torch.double, device=ends.device)[:, None] * ends[:, -1:]
         return (ends <= points).sum(dim=-1)

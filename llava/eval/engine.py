@@ -5,7 +5,7 @@ The answers are those of one question at a time, token for token (fp32): greedy,
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,11 +15,11 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 from llava.errors import UsageError
 from llava.eval.batch_size import BatchSize, limit_of
 from llava.eval.batches import Asked, Limit, Share, align_questions, pad_prefixes, plan_shares
-from llava.eval.decode_loop import Prompt, decode, generate
+from llava.eval.decode_loop import Answer, Rows, compact, decode, generate, join, start_rows
 from llava.eval.drawing import Decoding
 from llava.eval.pictures_ahead import PicturesAhead
 from llava.eval.questions import Question
-from llava.eval.row_cache import empty_cache, spread_rows
+from llava.eval.row_cache import can_join, empty_cache, spread_rows
 from llava.model.llava import LlavaForCausalLM
 from llava.processing import Encoded, Picture
 from llava.tokenizer import decode_text
@@ -30,6 +30,8 @@ WINDOW, WINDOW_BATCHES = 256, 4
 """Questions are put together by picture and length within so many of the file, or so many batches if that is
 more; no more answers wait for an earlier one before they reach the file.
 """
+ROOM = 64
+"""New tokens that a batch has memory for at first; where answers are longer it grows by as many."""
 
 
 @dataclass(frozen=True)
@@ -76,38 +78,49 @@ class AnswerEngine:
         return cache
 
     @torch.inference_mode()
-    def answer_batch(
-        self,
-        batch: Sequence[Asked],
-        questions: Sequence[Question],
-        prefixes: DynamicCache | None,
-        rows: list[int],
-    ) -> list[str]:
-        """The texts of a batch whose questions go on from those rows of the prefixes' cache."""
-        decoding = self.decoding
+    def start(
+        self, batch: Sequence[Asked], answers: list[Answer], prefixes: DynamicCache | None, places: list[int]
+    ) -> Rows:
+        """Questions as rows; each goes on from its place in the prefixes' cache."""
+        text = self.model.config.text_config
         device = self.model.lm_head.weight.device
+        beams = self.decoding.num_beams
         width = 0 if prefixes is None else prefixes.get_seq_length()
         ids, mask = align_questions(batch, prefix_width=width, padding=self.tokenizer.pad_token_id or 0)
-        room = ids.shape[1] + decoding.max_new_tokens
-        beams = decoding.num_beams > 1
-        if prefixes is None:
-            text = self.model.config.text_config
-            cache = DynamicCache(config=text) if beams else empty_cache(text, room=room)
+        room = None if beams > 1 else ids.shape[1] + self.room
+        if prefixes is not None:
+            chosen = torch.tensor(places, device=device).repeat_interleave(beams)
+            cache = spread_rows(prefixes, chosen, room=room)
         else:
-            places = torch.tensor(rows, device=device).repeat_interleave(decoding.num_beams)
-            cache = spread_rows(prefixes, places, room=None if beams else room)
-        prompt = Prompt(ids.to(device), mask.to(device), cache)
-        if beams:
-            tokens = generate(self.model, prompt, decoding.as_config(self.tokenizer))
+            cache = DynamicCache(config=text) if room is None else empty_cache(text, room=room)
+        return start_rows(answers, ids.to(device), mask.to(device), cache)
+
+    @torch.inference_mode()
+    def go_on(self, rows: Rows, *, leave: int = 0) -> list[tuple[int, str]]:
+        """(index, text) of rows that are answered, until at most `leave` are left; beams leave none."""
+        if self.decoding.num_beams > 1:
+            done = generate(self.model, rows, self.decoding.as_config(self.tokenizer))
+            rows.answers = []
         else:
-            tokens = decode(
+            done = decode(
                 self.model,
-                prompt,
-                decoding.chooser(questions, seed=self.seed),
+                rows,
+                self.decoding.chooser(),
                 end=self.tokenizer.eos_token_id,
-                max_new_tokens=decoding.max_new_tokens,
+                max_new_tokens=self.decoding.max_new_tokens,
+                leave=leave,
             )
-        return [decode_text(self.tokenizer, row).strip() for row in tokens]
+        return [(one.index, decode_text(self.tokenizer, one.tokens).strip()) for one in done]
+
+    @torch.inference_mode()
+    def join(self, left: Rows | None, rows: Rows) -> Rows:
+        """What a batch has left, beside what others have, in memory of its own size."""
+        return compact(rows, room=self.room) if left is None else join(left, rows, room=self.room)
+
+    @property
+    def room(self) -> int:
+        """Tokens that a row's memory is enlarged by at a time."""
+        return min(self.decoding.max_new_tokens, ROOM)
 
 
 @dataclass
@@ -154,24 +167,39 @@ class Run:
         coming = [*plan, *self._plan(following)]
         self.pictures.expect(picture_of(first) for share in coming for first in share.firsts)
         try:
+            left: Rows | None = None
             for share in plan:
-                yield from self._answer_share(share)
+                left = yield from self._answer_share(share, left)
+            if left is not None:
+                yield from self.engine.go_on(left)
         except torch.OutOfMemoryError:
             return  # here the tensors of the batch are let go
 
-    def _answer_share(self, share: Share) -> Iterator[tuple[int, str]]:
-        """Prefill the pictures of a share, and answer its batches."""
+    def _answer_share(self, share: Share, left: Rows | None) -> Generator[tuple[int, str], None, Rows | None]:
+        """Prefill the pictures of a share, and answer its batches; a few long answers are left for later.
+
+        They go on together with those that earlier batches left, when they are as many as half a batch.
+        """
         prefixes = None
         if share.firsts:
             pictures = [self.pictures.take(picture_of(first)) for first in share.firsts]
             prefixes = self.engine.prefill(share.firsts, pictures)
-        places = {(first.picture, tuple(first.prefix)): row for row, first in enumerate(share.firsts)}
+        known = {(first.picture, tuple(first.prefix)): row for row, first in enumerate(share.firsts)}
         for batch in share.batches:
-            rows = [places[one.picture, tuple(one.prefix)] for one in batch] if places else []
-            texts = self.engine.answer_batch(
-                batch, [self.questions[one.index] for one in batch], prefixes, rows
-            )
-            yield from zip((one.index for one in batch), texts, strict=True)
+            answers = [self._answer(one.index) for one in batch]
+            places = [known[one.picture, tuple(one.prefix)] for one in batch] if known else []
+            rows = self.engine.start(batch, answers, prefixes, places)
+            yield from self.engine.go_on(rows, leave=len(batch) // 4 if can_join(rows.cache) else 0)
+            if rows.answers:
+                left = self.engine.join(left, rows)
+            if left is not None and len(left.answers) > len(batch) // 2:
+                yield from self.engine.go_on(left)
+                left = None
+        return left
+
+    def _answer(self, index: int) -> Answer:
+        """An answer that begins."""
+        return Answer(index, self.engine.decoding.source(self.questions[index], self.engine.seed))
 
     def _plan(self, asked: Sequence[Asked]) -> list[Share]:
         """Shares of some questions; each alone where padding would fill a sliding window of attention."""

@@ -26,7 +26,28 @@ class RoomyLayer(DynamicLayer):
         assert source.keys is not None
         assert source.values is not None
         self.lazy_initialization(source.keys, source.values)
-        self._store(source.keys[rows], source.values[rows])
+        length = source.get_seq_length()
+        self.buffers = self._space(source.keys, source.values, len(rows), length)
+        for buffer, tensor in zip(self.buffers, (source.keys, source.values), strict=True):
+            torch.index_select(tensor, 0, rows, out=buffer[:, :, :length])
+        self._show(len(rows), length)
+
+    def join(self, first: "RoomyLayer", second: "RoomyLayer") -> None:
+        """Begin with the rows of two layers, one below the other, the shorter rows with zeros behind them."""
+        assert first.keys is not None
+        assert first.values is not None
+        self.lazy_initialization(first.keys, first.values)
+        above = len(first.keys)
+        rows = above + len(second.keys)
+        length = max(first.get_seq_length(), second.get_seq_length())
+        self.buffers = self._space(first.keys, first.values, rows, length)
+        for buffer, upper, lower in zip(
+            self.buffers, (first.keys, first.values), (second.keys, second.values), strict=True
+        ):
+            buffer[:, :, :length] = 0
+            buffer[:above, :, : upper.shape[-2]] = upper
+            buffer[above:, :, : lower.shape[-2]] = lower
+        self._show(rows, length)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple:
         """Write new keys and values (B, N, S, H) behind the others; returns all of them."""
@@ -34,16 +55,16 @@ class RoomyLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
+        rows = len(key_states)
         if self.buffers is None or end > self.buffers[0].shape[-2]:
+            buffers = self._space(key_states, value_states, rows, end)
             if start:
-                key_states = torch.cat([self.keys, key_states], dim=-2)
-                value_states = torch.cat([self.values, value_states], dim=-2)
-            self._store(key_states, value_states)
-        else:
-            rows = len(key_states)
-            self.buffers[0][:rows, :, start:end] = key_states
-            self.buffers[1][:rows, :, start:end] = value_states
-            self._show(rows, end)
+                buffers[0][:, :, :start] = self.keys
+                buffers[1][:, :, :start] = self.values
+            self.buffers = buffers
+        self.buffers[0][:rows, :, start:end] = key_states
+        self.buffers[1][:rows, :, start:end] = value_states
+        self._show(rows, end)
         return self.keys, self.values
 
     def drop_rows(self, places: Sequence[int], movers: Sequence[int], left: int) -> None:
@@ -55,16 +76,10 @@ class RoomyLayer(DynamicLayer):
                 buffer[list(places), :, :length] = buffer[list(movers), :, :length]
         self._show(left, length)
 
-    def _store(self, keys: Tensor, values: Tensor) -> None:
-        """New buffers with room, that begin with these."""
-        rows, heads, length, _ = keys.shape
-        self.buffers = (
-            keys.new_empty(rows, heads, length + self.room, keys.shape[-1]),
-            values.new_empty(rows, heads, length + self.room, values.shape[-1]),
-        )
-        self.buffers[0][:, :, :length] = keys
-        self.buffers[1][:, :, :length] = values
-        self._show(rows, length)
+    def _space(self, keys: Tensor, values: Tensor, rows: int, length: int) -> tuple[Tensor, Tensor]:
+        """New buffers for rows of that length and the room behind it, with the heads of these tensors."""
+        sizes = [(rows, tensor.shape[1], length + self.room, tensor.shape[-1]) for tensor in (keys, values)]
+        return keys.new_empty(sizes[0]), values.new_empty(sizes[1])
 
     def _show(self, rows: int, length: int) -> None:
         """What is used of the buffers."""
@@ -88,7 +103,7 @@ def spread_rows(cache: DynamicCache, rows: Tensor, *, room: int | None) -> Dynam
     """
     layers = []
     for layer in cache.layers:
-        if room is not None and type(layer) is DynamicLayer:
+        if room is not None and type(layer) in (DynamicLayer, RoomyLayer):
             spread = RoomyLayer(room)
             spread.take_rows(layer, rows)
         else:
@@ -115,3 +130,17 @@ def keep_rows(cache: DynamicCache, kept: Sequence[int], num_rows: int) -> list[i
         else:
             layer.batch_select_indices(torch.tensor(order, device=layer.keys.device))  # type: ignore
     return order
+
+
+def join_rows(first: DynamicCache, second: DynamicCache, *, room: int) -> DynamicCache:
+    """One cache with the rows of both, see `RoomyLayer.join`; both have such layers only."""
+    joined = copy.copy(first)
+    joined.layers = [RoomyLayer(room) for _ in first.layers]
+    for layer, upper, lower in zip(joined.layers, first.layers, second.layers, strict=True):
+        layer.join(upper, lower)
+    return joined
+
+
+def can_join(cache: DynamicCache) -> bool:
+    """Whether rows of the cache can go on beside those of another."""
+    return all(isinstance(layer, RoomyLayer) for layer in cache.layers)

@@ -7,7 +7,7 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.eval.drawing import Decoding, Sampler, source_of
+from llava.eval.drawing import Decoding, Sampler
 from llava.eval.engine import AnswerEngine
 from llava.eval.questions import Question
 from llava.model.llava import LlavaForCausalLM
@@ -94,7 +94,7 @@ class Asked:
             images, sizes = ([shown.pixels] if self.tiled else shown.pixels[None]), [shown.size]
         forced = LogitsProcessorList()
         if decoding.temperature > 0:
-            forced.append(Chosen(Sampler(decoding, [random.Random(source_of(question, 0))])))
+            forced.append(Chosen(Sampler(decoding), decoding.source(question, 0)))
         plain = Decoding(0.0, None, decoding.num_beams, decoding.max_new_tokens)
         output = self.model.generate(
             torch.tensor([ids]),
@@ -110,11 +110,11 @@ class Asked:
 class Chosen(LogitsProcessor):
     """Leaves `generate` the token that a sampler draws."""
 
-    def __init__(self, sampler: Sampler) -> None:
-        self.sampler = sampler
+    def __init__(self, sampler: Sampler, source: random.Random | None) -> None:
+        self.sampler, self.source = sampler, source
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        token = self.sampler(scores, [0])
+        token = self.sampler(scores, [self.source])
         return torch.full_like(scores, -torch.inf).scatter(1, token[:, None], 0.0)
 
 

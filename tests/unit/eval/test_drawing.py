@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from llava.eval.drawing import Decoding, Sampler, source_of
+from llava.eval.drawing import Decoding, Sampler
 from llava.eval.questions import Question, Round
 from tests.tiny import tiny_model
 from tests.unit.eval.asking import Numbers
@@ -20,9 +20,9 @@ def logits_of(seed: int) -> torch.Tensor:
     return 2 * torch.randn(ROWS, VOCABULARY, generator=torch.Generator().manual_seed(seed))
 
 
-def samplers(decoding: Decoding, seed: int = 0) -> Sampler:
-    """A sampler with a source for each row."""
-    return Sampler(decoding, [random.Random(f"{seed}/{row}") for row in range(ROWS)])
+def sources() -> list[random.Random]:
+    """One for each row."""
+    return [random.Random(f"row {row}") for row in range(ROWS)]
 
 
 @pytest.mark.parametrize("temperature", [0.2, 1.0, 1.7])
@@ -35,7 +35,7 @@ def test_the_distribution_is_that_of_generate(temperature: float, top_p: float |
     warpers = model._get_logits_processor(generation_config=config)
     logits = logits_of(0)
     wanted = warpers(torch.zeros(ROWS, 1, dtype=torch.long), logits.clone()).softmax(-1)  # type: ignore[arg-type]
-    found = samplers(decoding).probabilities(logits)
+    found = Sampler(decoding).probabilities(logits)
     assert torch.equal(found, wanted)
     assert int((found > 0).sum(-1).max()) <= 50 < VOCABULARY
 
@@ -44,11 +44,11 @@ def test_draws_follow_the_distribution() -> None:
     """100,000 draws: shares within 0.006 of the probabilities; worst seen 0.003."""
     decoding = Decoding(1.0, 0.9)
     logits = logits_of(1)[:1]
-    draw = Sampler(decoding, [random.Random(number) for number in range(1000)])
+    draw, numbers = Sampler(decoding), [random.Random(number) for number in range(1000)]
     many = logits.expand(1000, -1)
     counts = torch.zeros(VOCABULARY)
     for _ in range(100):
-        counts += torch.bincount(draw(many, range(1000)), minlength=VOCABULARY)
+        counts += torch.bincount(draw(many, numbers), minlength=VOCABULARY)
     wanted = draw.probabilities(logits)[0]
     assert float((counts / counts.sum() - wanted).abs().max()) < 0.006
     assert not bool(counts[wanted == 0].any()), "a token of probability 0 is never drawn"
@@ -56,14 +56,13 @@ def test_draws_follow_the_distribution() -> None:
 
 def test_rows_draw_their_own_numbers() -> None:
     """Whatever rows are beside them, and in whatever order."""
-    decoding = Decoding(1.5)
-    together, alone = samplers(decoding), samplers(decoding)
+    draw, together, alone = Sampler(Decoding(1.5)), sources(), sources()
     rows = [[0, 1, 2, 3], [3, 1, 0], [1, 3], [3]]
     for step, now in enumerate(rows):
         logits = logits_of(step)
-        found = together(logits[now], now)
+        found = draw(logits[now], [together[row] for row in now])
         for place, row in enumerate(now):
-            assert int(alone(logits[[row]], [row])) == int(found[place])
+            assert int(draw(logits[[row]], [alone[row]])) == int(found[place])
 
 
 def test_the_ends_of_the_interval_are_tokens() -> None:
@@ -77,8 +76,8 @@ def test_the_ends_of_the_interval_are_tokens() -> None:
 
     logits = torch.full((2, VOCABULARY), -torch.inf)
     logits[:, [3, 7]] = 0.0
-    draw = Sampler(Decoding(1.0), [Fixed(0.0), Fixed(1 - 2**-53)])
-    assert draw(logits, [0, 1]).tolist() == [3, 7]
+    ends = [Fixed(0.0), Fixed(1 - 2**-53)]
+    assert Sampler(Decoding(1.0))(logits, ends).tolist() == [3, 7]
 
 
 def test_sources_differ_where_questions_do() -> None:
@@ -91,6 +90,13 @@ def test_sources_differ_where_questions_do() -> None:
         replace(one, round=Round(0, (), ())),
         replace(one, round=Round(1, (), ())),
     ]
-    sources = [source_of(question, 0) for question in [one, *others]] + [source_of(one, 1)]
-    assert len(set(sources)) == len(sources)
-    assert source_of(replace(one, image_path="/y/a.png"), 0) == sources[0], "wherever the folder lies"
+
+    def first(question: Question, seed: int = 0) -> float:
+        source = Decoding(1.0).source(question, seed)
+        assert source is not None
+        return source.random()
+
+    numbers = [first(question) for question in [one, *others]] + [first(one, 1)]
+    assert len(set(numbers)) == len(numbers)
+    assert first(replace(one, image_path="/y/a.png")) == numbers[0], "wherever the folder lies"
+    assert Decoding(0.0).source(one, 0) is None
