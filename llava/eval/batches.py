@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from llava.constants import IMAGE_TOKEN_INDEX
 from llava.processing import Encoded
 
 MOST_PADDING = 1.25
@@ -104,6 +105,16 @@ def finish_share(groups: Sequence[Sequence[Asked]], limit: Limit, max_new_tokens
         questions = questions[size:]
     firsts = [group[0] for group in groups if group[0].prefix]
     return Share(firsts, batches)
+
+
+def common_words(prefixes: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prefixes begin with, none of them a picture's."""
+    alike = 0
+    for tokens in zip(*prefixes, strict=False):
+        if len(set(tokens)) > 1 or tokens[0] == IMAGE_TOKEN_INDEX:
+            break
+        alike += 1
+    return alike
 
 
 def pad_prefixes(firsts: Sequence[Asked], *, padding: int) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from llava.errors import UsageError
 from llava.eval.batch_size import BatchSize, limit_of
-from llava.eval.batches import Asked, Limit, Share, align_questions, pad_prefixes, plan_shares
+from llava.eval.batches import Asked, Limit, Share, align_questions, common_words, pad_prefixes, plan_shares
 from llava.eval.decode_loop import Answer, Rows, compact, decode, generate, join, start_rows
 from llava.eval.drawing import Decoding
 from llava.eval.pictures_ahead import PicturesAhead
@@ -30,6 +30,8 @@ WINDOW, WINDOW_BATCHES = 256, 4
 """Questions are put together by picture and length within so many of the file, or so many batches if that is
 more; no more answers wait for an earlier one before they reach the file.
 """
+LEAST_SAVED = 128
+"""Tokens that a pass of its own must save for the words before pictures to get one."""
 ROOM = 64
 """New tokens that a batch has memory for at first; where answers are longer it grows by as many."""
 
@@ -62,14 +64,19 @@ class AnswerEngine:
     @torch.inference_mode()
     def prefill(self, firsts: Sequence[Asked], pictures: Sequence[Picture]) -> DynamicCache:
         """Key-value cache of the questions' prefixes, a row for each; the pictures pass through the tower
-        together.
+        together, and words that stand before all of them through the language model once.
         """
         device = self.model.lm_head.weight.device
-        ids, mask = pad_prefixes(firsts, padding=self.tokenizer.pad_token_id or 0)
+        ids, mask = (one.to(device) for one in pad_prefixes(firsts, padding=self.tokenizer.pad_token_id or 0))
         cache = DynamicCache(config=self.model.config.text_config)
+        same = common_words([first.prefix for first in firsts])
+        if same * (len(firsts) - 1) >= LEAST_SAVED:
+            self.model(input_ids=ids[:1, :same], past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache = spread_rows(cache, torch.zeros(len(firsts), dtype=torch.long, device=device), room=None)
+            ids = ids[:, same:]
         self.model(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
+            input_ids=ids,
+            attention_mask=mask,
             image_features=features_of(self.model, pictures),
             past_key_values=cache,
             use_cache=True,

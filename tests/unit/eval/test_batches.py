@@ -5,7 +5,7 @@ import random
 import pytest
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.eval.batches import Asked, Limit, align_questions, pad_prefixes, plan_shares
+from llava.eval.batches import Asked, Limit, align_questions, common_words, pad_prefixes, plan_shares
 from llava.processing import Encoded
 
 NEW = 4
@@ -76,6 +76,14 @@ def test_padding_stands_behind_prefixes_and_before_questions() -> None:
     ids, mask = align_questions(batch, prefix_width=4, padding=0)
     assert ids.tolist() == [[0, 0, 5], [5, 6, 7]]
     assert mask.tolist() == [[1, 1, 1, 0, 0, 0, 1], [1, 1, 1, 1, 1, 1, 1]]
+
+
+def test_common_words_end_at_a_difference_or_a_picture() -> None:
+    picture = IMAGE_TOKEN_INDEX
+    assert common_words([[1, 2, picture, 3], [1, 2, picture, picture, 3]]) == 2
+    assert common_words([[1, 2, picture], [1, 3, picture]]) == 1
+    assert common_words([[1, 2], [1, 2, 3]]) == 2
+    assert common_words([[picture], [picture]]) == 0
 
 
 def test_half_of_a_limit_is_never_nothing() -> None:

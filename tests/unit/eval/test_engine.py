@@ -104,6 +104,23 @@ def test_decoded_rows_become_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows == sum(len(answer.split()) - 1 for answer in answers)
 
 
+@pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_words_before_pictures_pass_once(seed: int, tiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ask(seed, tiled=tiled)
+    monkeypatch.setattr(engine_module, "LEAST_SAVED", 1)
+    spread: list[int] = []
+    spread_rows = engine_module.spread_rows
+
+    def watched(cache: object, rows: torch.Tensor, *, room: int | None) -> object:
+        spread.append(len(rows) if room is None else 0)
+        return spread_rows(cache, rows, room=room)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine_module, "spread_rows", watched)
+    assert asked.answers(GREEDY, 50) == asked.alone(GREEDY)
+    assert max(spread) > 1, "several pictures begin with the same words"
+
+
 def test_long_answers_of_several_batches_go_on_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interesting case occurs in the test above: rows of other lengths are joined, more than once."""
     widths: list[tuple[int, int]] = []
