@@ -208,6 +208,8 @@ def answer_file(
 
 def open_model(options: Namespace, pictures: PictureSource) -> "tuple[Answering, RunIdentity]":
     """The checkpoint's engine, and what its answers depend on."""
+    import torch
+
     from llava.eval.answers import RunIdentity
     from llava.mm_utils import get_model_name_from_path
     from llava.model.checkpoint import weights_hash
@@ -221,6 +223,7 @@ def open_model(options: Namespace, pictures: PictureSource) -> "tuple[Answering,
         **vars(engine.decoding),
         **loading_of(options),
     }
+    torch.manual_seed(options.seed)  # beams with a temperature draw from the global source
     return engine, RunIdentity(get_model_name_from_path(options.model_path), answers_depend_on)
 
 

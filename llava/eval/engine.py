@@ -6,7 +6,7 @@ The answers are those of one question at a time, token for token (fp32): greedy,
 
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -132,12 +132,16 @@ class AnswerEngine:
 
 @dataclass
 class Run:
-    """One pass over a file's questions; `limit` shrinks when the device is full."""
+    """One pass over a file's questions; `limit` shrinks when the device is full.
+
+    `largest` is the largest batch that is planned now.
+    """
 
     engine: AnswerEngine
     questions: Sequence[Question]
     pictures: PicturesAhead[Picture]
     limit: Limit
+    largest: int = 0
 
     def answers(self) -> Iterator[tuple[int, str]]:
         """(index, answer) of every question, window by window."""
@@ -171,6 +175,7 @@ class Run:
     ) -> Iterator[tuple[int, str]]:
         """Answers until all are given or the device's memory is full."""
         plan = self._plan(asked)
+        self.largest = max(len(batch) for share in plan for batch in share.batches)
         coming = [*plan, *self._plan(following)]
         self.pictures.expect(picture_of(first) for share in coming for first in share.firsts)
         try:
@@ -220,12 +225,12 @@ class Run:
 
     def _shrink(self) -> None:
         """Halve the batches; `UsageError` when they hold one question each already."""
-        if self.limit.rows == 1:
+        if self.largest == 1:
             raise UsageError(
                 "the device's memory does not hold a single question; use --dtype bfloat16, --load-4bit, a "
                 "smaller --max_new_tokens or a device with more memory. The answers so far are kept."
             )
-        self.limit = self.limit.halved()
+        self.limit = replace(self.limit, rows=self.largest).halved()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         logger.warning("the device's memory was full; going on with batches of %d.", self.limit.rows)
