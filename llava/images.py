@@ -57,9 +57,21 @@ def load_image(path: str | Path) -> Image.Image:
             image.load()
             return to_rgb(image)
     except FileNotFoundError:
-        raise UsageError(
-            f"the picture {path} does not exist; check the row's image field and the folder."
-        ) from None
+        raise missing_picture(path) from None
+
+
+def image_size(path: str | Path) -> Size:
+    """(width, height) of a picture file, by its header alone; `UsageError` as from `load_image`."""
+    try:
+        with open_image(path, str(path)) as image:
+            return image.size
+    except FileNotFoundError:
+        raise missing_picture(path) from None
+
+
+def missing_picture(path: str | Path) -> UsageError:
+    """The error for a picture file that is not there."""
+    return UsageError(f"the picture {path} does not exist; check the row's image field and the folder.")
 
 
 @contextmanager

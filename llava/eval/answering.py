@@ -5,35 +5,65 @@ The programs differ in the file that they read; this module imports torch only w
 
 import math
 import sys
-from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llava.command_line import CommandParser
 from llava.conversation import TEMPLATES, Template
 from llava.errors import UsageError
 from llava.eval.questions import Question
-from llava.images import load_image
+from llava.images import image_size, load_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from llava.eval.answers import AnswerFile
-    from llava.eval.engine import AnswerEngine, Decoding
+    from llava.eval.answers import AnswerFile, RunIdentity
+    from llava.eval.drawing import Decoding
+    from llava.eval.engine import AnswerEngine
     from llava.processing import Encoded
 
-WINDOW_BATCHES = 16
-"""Questions are grouped by picture within so many batches; answers reach the file once a window's start is
-complete.
-"""
+DTYPES = ("auto", "float32", "float16", "bfloat16")
+FOR_THE_MODEL = ("model_path", "model_base", "conv_mode", "dtype", "load_4bit", "load_8bit", "batch_size")
+"""Flags that a server decides for itself."""
 
 
-def add_model_flags(options: CommandParser, *, max_new_tokens: int) -> None:
-    """Flags about the model and how it decodes, with the original's names."""
+class Answering(Protocol):
+    """Whatever answers questions: a model of our own, or a server."""
+
+    def answer(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
+        """(index, answer) of every question, in any order."""
+        ...
+
+
+class AnsweringParser(CommandParser):
+    """A parser that wants a checkpoint or a server."""
+
+    def parse(self, argv: Sequence[str] | None = None) -> Namespace:
+        options = super().parse(argv)
+        if options.model_path is None and options.endpoint is None:
+            self.error("the following arguments are required: --model-path (or --endpoint, for a server)")
+        return options
+
+
+@dataclass(frozen=True)
+class PictureSource:
+    """How a question's `image_path` becomes an RGB picture, and how its (width, height) is found."""
+
+    open: "Callable[[str], Image]"
+    size: "Callable[[str], tuple[int, int]]"
+
+
+FILES = PictureSource(load_image, image_size)
+
+
+def add_model_flags(options: CommandParser, *, max_new_tokens: int, required: bool) -> None:
+    """Flags about the model and how it decodes, with the original's names; --model-path may be `required`."""
     add = options.add_argument
-    add("--model-path", required=True, help="checkpoint folder")
+    add("--model-path", required=required, default=None, help="checkpoint folder")
     add("--model-base", default=None, help="base model of an adapter, when it is not where the adapter says")
     add(
         "--conv-mode",
@@ -45,6 +75,9 @@ def add_model_flags(options: CommandParser, *, max_new_tokens: int) -> None:
     add("--num_beams", type=int, default=1, help="beam search")
     add("--max_new_tokens", type=int, default=max_new_tokens, help="longest answer")
     add("--seed", type=int, default=0, help="for sampling")
+    add("--dtype", default="auto", choices=DTYPES, help="of the weights; auto: float16 on CUDA, else float32")
+    add("--load-8bit", action="store_true", help="weights in 8 bits (bitsandbytes, on a GPU)")
+    add("--load-4bit", action="store_true", help="weights in 4 bits (bitsandbytes, on a GPU)")
 
 
 def answering_parser(
@@ -55,20 +88,38 @@ def answering_parser(
     image_folder: str = "folder that the questions' image fields are relative to",
     max_new_tokens: int = 1024,
 ) -> CommandParser:
-    """The original's flags of a program that answers a file, and --batch-size and --seed.
+    """The original's flags of a program that answers a file, and ours: --batch-size, --endpoint and others.
 
     `questions` and `image_folder` are help texts, `question_file` and `max_new_tokens` defaults.
     """
-    options = CommandParser(description)
-    add_model_flags(options, max_new_tokens=max_new_tokens)
+    options = AnsweringParser(description)
+    add_model_flags(options, max_new_tokens=max_new_tokens, required=False)
     add = options.add_argument
     add("--image-folder", default="", help=image_folder)
     add("--question-file", default=question_file, help=questions)
     add("--answers-file", default="answer.jsonl", help="where the answers go; an unfinished file is taken up")
     add("--num-chunks", type=int, default=1, help="cut the questions into so many runs ...")
     add("--chunk-idx", type=int, default=0, help="... and answer this one (counted from 0)")
-    add("--batch-size", type=int, default=16, help="questions decoded together; changes no answer")
+    add(
+        "--batch-size",
+        type=batch_size_of,
+        default="auto",
+        help="questions decoded together, changes no answer; auto: what the free memory holds",
+    )
+    add("--endpoint", default=None, help="ask this OpenAI-compatible server instead: http://HOST:PORT/v1")
+    add("--endpoint-model", default=None, help="the model's name there; by default the only one it has")
+    add("--concurrency", type=int, default=16, help="questions that the server gets at a time")
     return options
+
+
+def batch_size_of(text: str) -> int | str:
+    """The value of --batch-size."""
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise ArgumentTypeError(f"found {text!r}; a whole number or auto was wanted") from None
 
 
 def template_of(mode: str) -> Template:
@@ -89,15 +140,17 @@ def check_model_flags(options: Namespace) -> None:
         raise UsageError(f"--temperature is {options.temperature}; 0 is greedy, more draws at random.")
     if options.top_p is not None and not 0 < options.top_p <= 1:
         raise UsageError(f"--top_p is {options.top_p}; it is a share above 0, at most 1.")
+    if options.load_4bit and options.load_8bit:
+        raise UsageError("--load-4bit and --load-8bit exclude each other; give one of them.")
 
 
 def check_flags(options: Namespace) -> None:
     """The same, and the numbers of a program that answers a file."""
     check_model_flags(options)
-    if options.batch_size < 1:
-        raise UsageError(f"--batch-size is {options.batch_size}; it must be at least 1.")
-    if options.num_chunks < 1:
-        raise UsageError(f"--num-chunks is {options.num_chunks}; it must be at least 1.")
+    for name in ("batch_size", "num_chunks", "concurrency"):
+        value = getattr(options, name)
+        if value != "auto" and value < 1:
+            raise UsageError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
     if not 0 <= options.chunk_idx < options.num_chunks:
         raise UsageError(
             f"--chunk-idx is {options.chunk_idx}; with --num-chunks {options.num_chunks} it goes from 0 to "
@@ -118,9 +171,16 @@ def chunk_of(items: Sequence, num_chunks: int, chunk: int) -> Sequence:
 
 def decoding_of(options: Namespace) -> "Decoding":
     """How answers are drawn."""
-    from llava.eval.engine import Decoding
+    from llava.eval.drawing import Decoding
 
     return Decoding(options.temperature, options.top_p, options.num_beams, options.max_new_tokens)
+
+
+def loading_of(options: Namespace) -> dict[str, object]:
+    """How the weights are kept, in words of `load_pretrained_model`, without what is its default."""
+    chosen = {"load_4bit": options.load_4bit, "load_8bit": options.load_8bit}
+    dtype = {} if options.dtype == "auto" else {"dtype": options.dtype}
+    return {name: value for name, value in chosen.items() if value} | dtype
 
 
 def answer_file(
@@ -128,55 +188,66 @@ def answer_file(
     questions: Sequence[Question],
     *,
     settings: Mapping[str, object] | None = None,
-    open_picture: "Callable[[str], Image]" = load_image,
+    pictures: PictureSource = FILES,
 ) -> None:
-    """Load the model, and answer what the answers file does not hold yet.
+    """Open the model, or find the server, and answer what the answers file does not hold yet.
 
     Args:
         settings: the program's own flags that answers depend on; files of other settings are not taken up.
-        open_picture: a question's `image_path` to an RGB picture.
     """
+    from llava.eval.answers import AnswerFile
+
+    open_answering = open_model if options.endpoint is None else open_server
+    answering, identity = open_answering(options, pictures)
+    identity.settings.update(settings or {})
+    file = AnswerFile(Path(options.answers_file), questions, identity)
+    start = file.open()
+    write_answers(answering, file, questions, start=start)
+    sys.stderr.write(f"{len(questions)} answers ({start} were there): {options.answers_file}\n")
+
+
+def open_model(options: Namespace, pictures: PictureSource) -> "tuple[Answering, RunIdentity]":
+    """The checkpoint's engine, and what its answers depend on."""
     import torch
 
-    from llava.eval.answers import AnswerFile, RunIdentity
+    from llava.eval.answers import RunIdentity
     from llava.mm_utils import get_model_name_from_path
     from llava.model.checkpoint import weights_hash
     from llava.model.locations import find_folder
 
-    engine, mode = open_engine(options, open_picture)
+    engine, mode = open_engine(options, pictures)
     answers_depend_on = {
         "weights": weights_hash(find_folder(options.model_path)),
         "conv_mode": mode,
         "seed": options.seed,
         **vars(engine.decoding),
-        **(settings or {}),
+        **loading_of(options),
     }
-    identity = RunIdentity(get_model_name_from_path(options.model_path), answers_depend_on)
-    file = AnswerFile(Path(options.answers_file), questions, identity)
-    start = file.open()
-    torch.manual_seed(options.seed)
-    write_answers(engine, file, questions, start=start, batch_size=options.batch_size)
-    sys.stderr.write(f"{len(questions)} answers ({start} were there): {options.answers_file}\n")
+    torch.manual_seed(options.seed)  # beams with a temperature draw from the global source
+    return engine, RunIdentity(get_model_name_from_path(options.model_path), answers_depend_on)
 
 
-def open_engine(options: Namespace, open_picture: "Callable[[str], Image]") -> "tuple[AnswerEngine, str]":
+def open_engine(options: Namespace, pictures: PictureSource) -> "tuple[AnswerEngine, str]":
     """The checkpoint's engine and the name of the template that it asks with."""
     from llava.eval.engine import AnswerEngine
     from llava.model.builder import load_pretrained_model
     from llava.processing import Picture, encode_question, prepare_picture
 
-    tokenizer, model, image_processor, _ = load_pretrained_model(options.model_path, options.model_base)
+    loading: Any = loading_of(options)
+    tokenizer, model, image_processor, _ = load_pretrained_model(
+        options.model_path, options.model_base, **loading
+    )
     mode = options.conv_mode or model.config.conv_template
     template = template_of(mode)
 
     def load_picture(path: str) -> Picture:
-        return prepare_picture(open_picture(path), image_processor, model.config)
+        return prepare_picture(pictures.open(path), image_processor, model.config)
 
     @cache
     def num_patches(path: str | None) -> int:
         if path is None or model.config.image_aspect_ratio != "anyres":
             return model.num_patches
-        return model.config.num_image_tokens(open_picture(path).size)
+        return model.config.num_image_tokens(pictures.size(path))
 
     def encode(question: Question) -> "Encoded":
         return encode_question(
@@ -188,19 +259,39 @@ def open_engine(options: Namespace, open_picture: "Callable[[str], Image]") -> "
             start_end=model.config.mm_use_im_start_end,
         )
 
-    return AnswerEngine(model, tokenizer, encode, load_picture, decoding_of(options)), mode
+    engine = AnswerEngine(
+        model, tokenizer, encode, load_picture, decoding_of(options), options.seed, options.batch_size
+    )
+    return engine, mode
+
+
+def open_server(options: Namespace, pictures: PictureSource) -> "tuple[Answering, RunIdentity]":
+    """The engine that asks a server, and what its answers depend on as far as it is known."""
+    from llava.eval.answers import RunIdentity
+    from llava.eval.endpoint import Endpoint
+    from llava.eval.endpoint_engine import Asking, EndpointEngine
+
+    if options.num_beams > 1:
+        raise UsageError("--num_beams is not known to servers; leave it out with --endpoint.")
+    for name in FOR_THE_MODEL:
+        if getattr(options, name) not in (None, False, "auto"):
+            flag = f"--{name.replace('_', '-')}"
+            sys.stderr.write(f"note: {flag} does nothing with --endpoint: the server decides it.\n")
+    endpoint = Endpoint(options.endpoint)
+    model = options.endpoint_model or endpoint.only_model()
+    asking = Asking(model, options.temperature, options.top_p, options.max_new_tokens, options.seed)
+    engine = EndpointEngine(endpoint, asking, pictures.open, options.concurrency)
+    return engine, RunIdentity(model, {"endpoint_model": model, **vars(asking)})
 
 
 def write_answers(
-    engine: "AnswerEngine", file: "AnswerFile", questions: Sequence[Question], *, start: int, batch_size: int
+    answering: Answering, file: "AnswerFile", questions: Sequence[Question], *, start: int
 ) -> None:
-    """Answer from question number `start` on, window by window, each answer to the file at once."""
+    """Answer from question number `start` on; an answer is written once those before it are there."""
     from tqdm import tqdm
 
-    window = batch_size * WINDOW_BATCHES
     with tqdm(total=len(questions), initial=start, disable=not sys.stderr.isatty(), unit="question") as bar:
-        for begin in range(start, len(questions), window):
-            for index, text in engine.answer(questions[begin : begin + window], batch_size=batch_size):
-                file.add(begin + index, text)
-                file.flush()
-                bar.update()
+        for index, text in answering.answer(questions[start:]):
+            file.add(start + index, text)
+            file.flush()
+            bar.update()

@@ -1,100 +1,245 @@
-"""Questions to answers: a picture is opened, encoded and prefilled once, its questions are decoded together
-from its cache.
+"""Questions to answers: a picture is opened ahead, encoded and prefilled once, its questions are decoded
+together from its cache, and a question that is answered leaves the batch.
 
-The answers are those of one question at a time, token for token (greedy, fp32).
+The answers are those of one question at a time, token for token (fp32): greedy, sampled or by beams.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, GenerationConfig, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedTokenizerBase
 
+from llava.errors import UsageError
+from llava.eval.batch_size import BatchSize, limit_of
+from llava.eval.batches import Asked, Limit, Share, align_questions, common_words, pad_prefixes, plan_shares
+from llava.eval.decode_loop import Answer, Rows, compact, decode, generate, join, start_rows
+from llava.eval.drawing import Decoding
+from llava.eval.pictures_ahead import PicturesAhead
 from llava.eval.questions import Question
+from llava.eval.row_cache import can_join, empty_cache, spread_rows
 from llava.model.llava import LlavaForCausalLM
 from llava.processing import Encoded, Picture
 from llava.tokenizer import decode_text
 
+logger = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
-class Decoding:
-    """How answers are drawn: temperature 0 is greedy; `max_new_tokens` per answer."""
-
-    temperature: float = 0.0
-    top_p: float | None = None
-    num_beams: int = 1
-    max_new_tokens: int = 128
-
-    def as_config(self, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
-        """The same in transformers' words."""
-        sampling = {"temperature": self.temperature, "top_p": self.top_p if self.top_p is not None else 1.0}
-        return GenerationConfig(
-            do_sample=self.temperature > 0,
-            num_beams=self.num_beams,
-            max_new_tokens=self.max_new_tokens,
-            eos_token_id=tokenizer.eos_token_id,
-            bos_token_id=tokenizer.bos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            use_cache=True,
-            **(sampling if self.temperature > 0 else {}),
-        )
+WINDOW, WINDOW_BATCHES = 256, 4
+"""Questions are put together by picture and length within so many of the file, or so many batches if that is
+more; no more answers wait for an earlier one before they reach the file.
+"""
+LEAST_SAVED = 128
+"""Tokens that a pass of its own must save for the words before pictures to get one."""
+ROOM = 64
+"""New tokens that a batch has memory for at first; where answers are longer it grows by as many."""
 
 
 @dataclass(frozen=True)
 class AnswerEngine:
-    """`encode` turns a question into ids with an open answer, `load_picture` opens a picture's path."""
+    """`encode` turns a question into ids with an open answer, `load_picture` opens a picture's path.
+
+    `seed` is that of sampled answers; batches hold at most `batch_size` questions.
+    """
 
     model: LlavaForCausalLM
     tokenizer: PreTrainedTokenizerBase
     encode: Callable[[Question], Encoded]
     load_picture: Callable[[str], Picture]
     decoding: Decoding
+    seed: int = 0
+    batch_size: BatchSize = "auto"
 
-    def answer(self, questions: Sequence[Question], *, batch_size: int) -> Iterator[tuple[int, str]]:
-        """(index, answer) of every question, batches of at most `batch_size` questions, not in order."""
-        encoded = [self.encode(question) for question in questions]
-        for batch in plan_batches(questions, encoded, batch_size=batch_size):
-            texts = self._answer_batch(
-                [questions[index] for index in batch], [encoded[index] for index in batch]
-            )
-            yield from zip(batch, texts, strict=True)
+    def answer(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
+        """(index, answer) of every question, not in order.
+
+        What does not fit into the device's memory is tried in halves; `UsageError` when one question does
+        not. An error of a picture is raised as it is.
+        """
+        with PicturesAhead(self.load_picture) as pictures:
+            run = Run(self, questions, pictures, limit_of(self.batch_size, self.model))
+            yield from run.answers()
 
     @torch.inference_mode()
-    def _answer_batch(self, questions: Sequence[Question], encoded: Sequence[Encoded]) -> list[str]:
-        """Answers to questions whose prefixes (up to the picture's last patch) are the same tokens."""
-        length = encoded[0].prefix_length
-        device = self.model.lm_head.weight.device
-        ids, mask = align_questions(encoded, prefix_length=length, padding=self.tokenizer.pad_token_id or 0)
-        cache = self._prefill(questions, encoded[0].input_ids[:length], device) if length else None
-        output = self.model.generate(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            past_key_values=cache,
-            generation_config=self.decoding.as_config(self.tokenizer),
-        )
-        return [decode_text(self.tokenizer, row).strip() for row in output[:, ids.shape[1] :].tolist()]
-
-    def _prefill(
-        self, questions: Sequence[Question], prefix: list[int], device: torch.device
-    ) -> DynamicCache:
-        """Key-value cache of the prefix, a row per question and beam; each picture passes through the model
-        once.
+    def prefill(self, firsts: Sequence[Asked], pictures: Sequence[Picture]) -> DynamicCache:
+        """Key-value cache of the questions' prefixes, a row for each; the pictures pass through the tower
+        together, and words that stand before all of them through the language model once.
         """
-        paths = list(dict.fromkeys(str(question.image_path) for question in questions))
-        pictures = [self.load_picture(path) for path in paths]
+        device = self.model.lm_head.weight.device
+        ids, mask = (one.to(device) for one in pad_prefixes(firsts, padding=self.tokenizer.pad_token_id or 0))
         cache = DynamicCache(config=self.model.config.text_config)
+        same = common_words([first.prefix for first in firsts])
+        if same * (len(firsts) - 1) >= LEAST_SAVED:
+            self.model(input_ids=ids[:1, :same], past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache = spread_rows(cache, torch.zeros(len(firsts), dtype=torch.long, device=device), room=None)
+            ids = ids[:, same:]
         self.model(
-            input_ids=torch.tensor([prefix] * len(paths), device=device),
+            input_ids=ids,
+            attention_mask=mask,
             image_features=features_of(self.model, pictures),
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         )
-        beams = range(self.decoding.num_beams)
-        rows = [paths.index(str(question.image_path)) for question in questions for _ in beams]
-        cache.batch_select_indices(torch.tensor(rows, device=device))
         return cache
+
+    @torch.inference_mode()
+    def start(
+        self, batch: Sequence[Asked], answers: list[Answer], prefixes: DynamicCache | None, places: list[int]
+    ) -> Rows:
+        """Questions as rows; each goes on from its place in the prefixes' cache."""
+        text = self.model.config.text_config
+        device = self.model.lm_head.weight.device
+        beams = self.decoding.num_beams
+        width = 0 if prefixes is None else prefixes.get_seq_length()
+        ids, mask = align_questions(batch, prefix_width=width, padding=self.tokenizer.pad_token_id or 0)
+        room = None if beams > 1 else ids.shape[1] + self.room
+        if prefixes is not None:
+            chosen = torch.tensor(places, device=device).repeat_interleave(beams)
+            cache = spread_rows(prefixes, chosen, room=room)
+        else:
+            cache = DynamicCache(config=text) if room is None else empty_cache(text, room=room)
+        return start_rows(answers, ids.to(device), mask.to(device), cache)
+
+    @torch.inference_mode()
+    def go_on(self, rows: Rows, *, leave: int = 0) -> list[tuple[int, str]]:
+        """(index, text) of rows that are answered, until at most `leave` are left; beams leave none."""
+        if self.decoding.num_beams > 1:
+            done = generate(self.model, rows, self.decoding.as_config(self.tokenizer))
+            rows.answers = []
+        else:
+            done = decode(
+                self.model,
+                rows,
+                self.decoding.chooser(),
+                end=self.tokenizer.eos_token_id,
+                max_new_tokens=self.decoding.max_new_tokens,
+                leave=leave,
+            )
+        return [(one.index, decode_text(self.tokenizer, one.tokens).strip()) for one in done]
+
+    @torch.inference_mode()
+    def join(self, left: Rows | None, rows: Rows) -> Rows:
+        """What a batch has left, beside what others have, in memory of its own size."""
+        return compact(rows, room=self.room) if left is None else join(left, rows, room=self.room)
+
+    @property
+    def room(self) -> int:
+        """Tokens that a row's memory is enlarged by at a time."""
+        return min(self.decoding.max_new_tokens, ROOM)
+
+
+@dataclass
+class Run:
+    """One pass over a file's questions; `limit` shrinks when the device is full.
+
+    `largest` is the largest batch that is planned now.
+    """
+
+    engine: AnswerEngine
+    questions: Sequence[Question]
+    pictures: PicturesAhead[Picture]
+    limit: Limit
+    largest: int = 0
+
+    def answers(self) -> Iterator[tuple[int, str]]:
+        """(index, answer) of every question, window by window."""
+        size = max(WINDOW, WINDOW_BATCHES * self.limit.rows)
+        window = self._window(0, size)
+        while window:
+            following = self._window(window[-1].index + 1, size)
+            yield from self._answer_window(window, following)
+            window = following
+
+    def _window(self, start: int, size: int) -> list[Asked]:
+        """Ids of the next questions."""
+        indices = range(start, min(start + size, len(self.questions)))
+        chosen = [(index, self.questions[index]) for index in indices]
+        return [Asked(index, one.image_path, self.engine.encode(one)) for index, one in chosen]
+
+    def _answer_window(
+        self, window: Sequence[Asked], following: Sequence[Asked]
+    ) -> Iterator[tuple[int, str]]:
+        """Answers of a window, with smaller batches as often as the device was full."""
+        todo = {one.index: one for one in window}
+        while todo:
+            for index, text in self._answer_until_full(list(todo.values()), following):
+                del todo[index]
+                yield index, text
+            if todo:
+                self._shrink()
+
+    def _answer_until_full(
+        self, asked: Sequence[Asked], following: Sequence[Asked]
+    ) -> Iterator[tuple[int, str]]:
+        """Answers until all are given or the device's memory is full."""
+        plan = self._plan(asked)
+        self.largest = max(len(batch) for share in plan for batch in share.batches)
+        coming = [*plan, *self._plan(following)]
+        self.pictures.expect(picture_of(first) for share in coming for first in share.firsts)
+        try:
+            left: Rows | None = None
+            for share in plan:
+                left = yield from self._answer_share(share, left)
+            if left is not None:
+                yield from self.engine.go_on(left)
+        except torch.OutOfMemoryError:
+            return  # here the tensors of the batch are let go
+
+    def _answer_share(self, share: Share, left: Rows | None) -> Generator[tuple[int, str], None, Rows | None]:
+        """Prefill the pictures of a share, and answer its batches; a few long answers are left for later.
+
+        They go on together with those that earlier batches left, when they are as many as half a batch.
+        """
+        prefixes = None
+        if share.firsts:
+            pictures = [self.pictures.take(picture_of(first)) for first in share.firsts]
+            prefixes = self.engine.prefill(share.firsts, pictures)
+        known = {(first.picture, tuple(first.prefix)): row for row, first in enumerate(share.firsts)}
+        for batch in share.batches:
+            answers = [self._answer(one.index) for one in batch]
+            places = [known[one.picture, tuple(one.prefix)] for one in batch] if known else []
+            rows = self.engine.start(batch, answers, prefixes, places)
+            yield from self.engine.go_on(rows, leave=len(batch) // 4 if can_join(rows.cache) else 0)
+            if rows.answers:
+                left = self.engine.join(left, rows)
+            if left is not None and len(left.answers) > len(batch) // 2:
+                yield from self.engine.go_on(left)
+                left = None
+        return left
+
+    def _answer(self, index: int) -> Answer:
+        """An answer that begins."""
+        return Answer(index, self.engine.decoding.source(self.questions[index], self.engine.seed))
+
+    def _plan(self, asked: Sequence[Asked]) -> list[Share]:
+        """Shares of some questions; each alone where padding would fill a sliding window of attention."""
+        new = self.engine.decoding.max_new_tokens
+        limit = self.limit
+        span = getattr(self.engine.model.config.text_config, "sliding_window", None)
+        if span is not None and asked:
+            longest = max(one.encoded.prefix_length for one in asked) + max(len(one.rest) for one in asked)
+            limit = Limit(1) if longest + new > span else limit
+        return plan_shares(asked, limit, max_new_tokens=new)
+
+    def _shrink(self) -> None:
+        """Halve the batches; `UsageError` when they hold one question each already."""
+        if self.largest == 1:
+            raise UsageError(
+                "the device's memory does not hold a single question; use --dtype bfloat16, --load-4bit, a "
+                "smaller --max_new_tokens or a device with more memory. The answers so far are kept."
+            )
+        self.limit = replace(self.limit, rows=self.largest).halved()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        logger.warning("the device's memory was full; going on with batches of %d.", self.limit.rows)
+
+
+def picture_of(asked: Asked) -> str:
+    """The name of the picture that a prefix holds."""
+    assert asked.picture is not None, "a prefix is there for a picture's sake"
+    return asked.picture
 
 
 def features_of(model: LlavaForCausalLM, pictures: Sequence[Picture]) -> Sequence[Tensor]:
@@ -103,32 +248,3 @@ def features_of(model: LlavaForCausalLM, pictures: Sequence[Picture]) -> Sequenc
     whole = all(one.dim() == 3 for one in pixels)
     sizes = [picture.size for picture in pictures]
     return model.picture_features(torch.stack(pixels) if whole else pixels, sizes)
-
-
-def plan_batches(
-    questions: Sequence[Question], encoded: Sequence[Encoded], *, batch_size: int
-) -> list[list[int]]:
-    """Indices of questions answered together: same prefix tokens; questions of one picture side by side."""
-    kinds: dict[tuple[int, ...], dict[str | None, list[int]]] = {}
-    for index, (question, tokens) in enumerate(zip(questions, encoded, strict=True)):
-        prefix = tuple(tokens.input_ids[: tokens.prefix_length])
-        kinds.setdefault(prefix, {}).setdefault(question.image_path, []).append(index)
-    batches = []
-    for pictures in kinds.values():
-        ordered = [index for indices in pictures.values() for index in indices]
-        batches.extend(ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size))
-    return batches
-
-
-def align_questions(encoded: Sequence[Encoded], *, prefix_length: int, padding: int) -> tuple[Tensor, Tensor]:
-    """Ids and mask (B, T): the prefix, padding, and each question at the right end, where decoding goes
-    on.
-    """
-    longest = max(len(tokens.input_ids) for tokens in encoded)
-    ids, mask = [], []
-    for tokens in encoded:
-        gap = longest - len(tokens.input_ids)
-        prefix, rest = tokens.input_ids[:prefix_length], tokens.input_ids[prefix_length:]
-        ids.append([*prefix, *[padding] * gap, *rest])
-        mask.append([*[1] * prefix_length, *[0] * gap, *[1] * len(rest)])
-    return torch.tensor(ids), torch.tensor(mask)

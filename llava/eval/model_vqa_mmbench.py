@@ -8,9 +8,16 @@ from collections.abc import Sequence
 
 from llava.command_line import CommandParser
 from llava.errors import exit_on_usage_error
-from llava.eval.answering import answer_file, answering_parser, check_flags, chunk_of, note_dead_flag
+from llava.eval.answering import (
+    PictureSource,
+    answer_file,
+    answering_parser,
+    check_flags,
+    chunk_of,
+    note_dead_flag,
+)
 from llava.eval.mmbench_questions import LETTER_INSTRUCTIONS, questions_of, read_items
-from llava.eval.picture_bytes import decode_base64, picture_of
+from llava.eval.picture_bytes import decode_base64, picture_of, size_of
 
 
 def parser() -> CommandParser:
@@ -41,13 +48,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         for item in items
         for question in questions_of(item, all_rounds=options.all_rounds, instruction=instruction)
     ]
-    pictures = {item.place: item.image for item in items}
-    answer_file(
-        options,
-        questions,
-        settings={"instruction": instruction, "all_rounds": options.all_rounds},
-        open_picture=lambda place: picture_of(decode_base64(pictures[place]), f"of {place}"),
+    texts = {item.place: item.image for item in items}
+    pictures = PictureSource(
+        open=lambda place: picture_of(decode_base64(texts[place]), f"of {place}"),
+        size=lambda place: size_of(decode_base64(texts[place]), f"of {place}"),
     )
+    settings = {"instruction": instruction, "all_rounds": options.all_rounds}
+    answer_file(options, questions, settings=settings, pictures=pictures)
 
 
 if __name__ == "__main__":

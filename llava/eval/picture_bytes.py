@@ -27,6 +27,12 @@ def picture_of(content: bytes, name: str) -> Image.Image:
         return to_rgb(image)
 
 
+def size_of(content: bytes, name: str) -> tuple[int, int]:
+    """(width, height) by a picture file's header alone; `UsageError` as from `picture_of`."""
+    with open_image(content, name) as image:
+        return image.size
+
+
 def check_picture(content: bytes, name: str) -> None:
     """`UsageError` unless the bytes begin as a picture of a size that can be used; they are not decoded."""
     with open_image(content, name):

@@ -19,7 +19,7 @@ from llava import images as picture_files
 from llava.command_line import CommandParser
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_PLACEHOLDER
 from llava.errors import UsageError, exit_on_usage_error
-from llava.eval.answering import add_model_flags, check_model_flags, decoding_of, template_of
+from llava.eval.answering import add_model_flags, check_model_flags, decoding_of, loading_of, template_of
 from llava.eval.picture_bytes import fetch, picture_of
 from llava.records import suggestion
 
@@ -32,7 +32,7 @@ REQUIRED = ("model_path", "image_file", "query")
 def parser() -> CommandParser:
     """The original's flags, and --seed."""
     options = CommandParser(__doc__.splitlines()[0])
-    add_model_flags(options, max_new_tokens=512)
+    add_model_flags(options, max_new_tokens=512, required=True)
     add = options.add_argument
     add("--image-file", required=True, help="picture file or http(s) address; several between --sep")
     add("--query", required=True, help=f"the question; {IMAGE_PLACEHOLDER} in it says where a picture goes")
@@ -130,7 +130,10 @@ def answer_about(options: Namespace, pictures: Sequence[Image.Image]) -> str:
     from llava.processing import picture_mark, process_images, tokenizer_image_token
     from llava.tokenizer import decode_text
 
-    tokenizer, model, image_processor, _ = load_pretrained_model(options.model_path, options.model_base)
+    loading: Any = loading_of(options)
+    tokenizer, model, image_processor, _ = load_pretrained_model(
+        options.model_path, options.model_base, **loading
+    )
     mark = picture_mark(start_end=model.config.mm_use_im_start_end)
     question = place_pictures(options.query, len(pictures), mark)
     template = template_of(options.conv_mode or model.config.conv_template)
