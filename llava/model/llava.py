@@ -95,7 +95,7 @@ class LlavaForCausalLM(PreTrainedModel, GenerationMixin):
         return self.project(self.tower_features(pixel_values))
 
     def tower_features(self, pixel_values: Tensor) -> Tensor:
-        """What the vision tower sees, at all scales: (I, 3, H, W) -> (I, P, V); no graph while it is frozen."""
+        """What the tower sees, at all scales: (I, 3, H, W) -> (I, P, V); no graph while it is frozen."""
         encode = partial(
             encode_pictures,
             self.model.vision_tower,

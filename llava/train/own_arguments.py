@@ -65,6 +65,13 @@ class OwnTrainingArguments:
         "shared", "rows of the batch: one sample each, several samples, or questions that share their picture"
     )
     max_branches: int = flag(8, "most samples of one picture that share a prefix")
+    cache_vision_features: Literal["auto", "memory", "disk", "off"] = flag(
+        "auto",
+        "keep what a frozen vision tower sees; auto: in memory where pictures are seen again and it fits",
+    )
+    vision_cache_dir: str | None = flag(
+        None, "folder for --cache_vision_features disk; default: ~/.cache/llava/vision_features"
+    )
     cache_dir: str | None = flag(
         None, "where models that these flags name by hub id are kept; default: the hub's own cache"
     )

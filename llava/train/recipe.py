@@ -20,12 +20,13 @@ from llava.processing import load_image, process_image
 from llava.train.arguments import ModelArguments, TrainingArguments, parse_arguments
 from llava.train.collator import PackingCollator
 from llava.train.conversations import ConversationDataset, Encoding, check_long_samples
+from llava.train.kept_features import kept_features
 from llava.train.length_grouping import length_of, modality_length_of, num_words
 from llava.train.sampler import EpochSampler, LengthOrder, PictureOrder
 from llava.train.samples import Sample, check_pictures, read_samples
 from llava.train.saving import CheckpointWriter
 from llava.train.starting_model import Start, build_for_training, choose_trainable
-from llava.train.summary import module_table, show_sample, steps_of
+from llava.train.summary import module_table, samples_per_step, show_sample, steps_of
 from llava.train.trainer import LlavaTrainer, last_checkpoint, step_of
 
 logger = logging.getLogger("llava")
@@ -54,6 +55,11 @@ def run(argv: list[str]) -> None:
     )
     dataset = ConversationDataset(samples, encoding)
     check_long_samples(dataset)
+    load_pixels = partial(
+        open_pixels,
+        image_processor=start.image_processor,
+        image_aspect_ratio=start.model.config.image_aspect_ratio,
+    )
     trainer = LlavaTrainer(
         trainable,
         training_args,
@@ -62,11 +68,8 @@ def run(argv: list[str]) -> None:
         train_dataset=dataset,
         data_collator=PackingCollator(
             training_args.packing,
-            partial(
-                open_pixels,
-                image_processor=start.image_processor,
-                image_aspect_ratio=start.model.config.image_aspect_ratio,
-            ),
+            load_pixels,
+            vision_features=kept_features(start, samples, load_pixels, training_args),
         ),
     )
     announce(trainer, dataset, resume_from)
@@ -159,11 +162,6 @@ def check_output_folder(folder: Path) -> Path | None:
             f"--output_dir {folder} holds other runs ({', '.join(foreign[:3])}); name another folder."
         )
     return checkpoint
-
-
-def samples_per_step(args: TrainingArguments) -> int:
-    """Samples of the global batch: over accumulation steps and ranks."""
-    return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
 
 
 def announce(trainer: LlavaTrainer, dataset: ConversationDataset, resume_from: Path | None) -> None:

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.processing import Encoded
+from llava.train.arguments import TrainingArguments
 
 PARTS = ("vision_tower", "multi_modal_projector", "language_model", "lm_head")
 
@@ -68,3 +69,8 @@ def group_runs(encoded: Encoded) -> list[tuple[str, list[int]]]:
 def steps_of(num_samples: int, *, global_batch: int, epochs: float, max_steps: int) -> int:
     """Optimiser steps to come."""
     return max_steps if max_steps > 0 else math.ceil(math.ceil(num_samples / global_batch) * epochs)
+
+
+def samples_per_step(args: TrainingArguments) -> int:
+    """Samples of the global batch: over accumulation steps and ranks."""
+    return args.train_batch_size * args.gradient_accumulation_steps * args.world_size

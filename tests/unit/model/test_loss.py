@@ -151,7 +151,7 @@ class LargestOfWidth(TorchDispatchMode):
         super().__init__()
         self.rows = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         made = func(*args, **(kwargs or {}))
         if isinstance(made, Tensor) and made.dtype == torch.float32 and made.shape[1:] == (V,):
             self.rows = max(self.rows, len(made))
