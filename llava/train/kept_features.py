@@ -4,13 +4,12 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from llava.train.arguments import TrainingArguments
 from llava.train.samples import Sample
 from llava.train.starting_model import Start
-from llava.train.summary import samples_per_step
+from llava.train.summary import autocast_type, samples_per_step
 from llava.train.vision_cache import (
     FeatureStore,
     Seer,
@@ -74,10 +73,3 @@ def use_of(start: Start, samples: Sequence[Sample], num_pictures: int, args: Tra
     )
     bytes_each = model.num_patches * model.config.vision_width * next(tower.parameters()).element_size()
     return Use(num_pictures, seen, bytes_each, obstacle_of(tower))
-
-
-def autocast_type(args: TrainingArguments) -> torch.dtype | None:
-    """The type that Trainer's autocast computes in; DeepSpeed converts the weights instead."""
-    if args.deepspeed or not (args.bf16 or args.fp16):
-        return None
-    return torch.bfloat16 if args.bf16 else torch.float16

@@ -80,6 +80,11 @@ class OwnTrainingArguments:
     )
     group_by_length: bool = flag(False, "batches of samples of about equal length; needs --packing none")
     attn_implementation: Literal["auto", "eager", "sdpa", "flex_attention"] = flag("auto", "attention code")
+    auto_checkpointing: bool = flag(
+        True,
+        "set by --gradient_checkpointing auto (the default): on when a step would not fit the memory without",
+    )
+    compile_layers: bool = flag(False, "set by --torch_compile: compile the decoder layers")
     model_max_length: int = flag(2048, "most tokens of a sample, picture included; longer ones are cut")
     freeze_mm_mlp_adapter: bool = flag(False, "freeze the projector")
     mm_projector_lr: float | None = flag(None, "the projector's own learning rate")

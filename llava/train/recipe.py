@@ -26,6 +26,7 @@ from llava.train.sampler import EpochSampler, LengthOrder, PictureOrder
 from llava.train.samples import Sample, check_pictures, read_samples
 from llava.train.saving import CheckpointWriter
 from llava.train.starting_model import Start, build_for_training, choose_trainable
+from llava.train.step_memory import checkpointing_for, largest_shape, set_checkpointing
 from llava.train.summary import module_table, samples_per_step, show_sample, steps_of
 from llava.train.trainer import LlavaTrainer, last_checkpoint, step_of
 
@@ -60,17 +61,18 @@ def run(argv: list[str]) -> None:
         image_processor=start.image_processor,
         image_aspect_ratio=start.model.config.image_aspect_ratio,
     )
+    sampler = choose_sampler(samples, training_args)
+    features = kept_features(start, samples, load_pixels, training_args)
+    collator = PackingCollator(training_args.packing, load_pixels, vision_features=features)
+    shape = largest_shape(sampler, dataset, collator, training_args.train_batch_size)
+    set_checkpointing(training_args, on=checkpointing_for(start.model, shape, model_args, training_args))
     trainer = LlavaTrainer(
         trainable,
         training_args,
-        sampler=choose_sampler(samples, training_args),
+        sampler=sampler,
         writer=writer_of(start, model_args, training_args),
         train_dataset=dataset,
-        data_collator=PackingCollator(
-            training_args.packing,
-            load_pixels,
-            vision_features=kept_features(start, samples, load_pixels, training_args),
-        ),
+        data_collator=collator,
     )
     announce(trainer, dataset, resume_from)
     started = time.perf_counter()

@@ -5,6 +5,7 @@ the steps.
 import math
 from collections.abc import Iterable
 
+import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
@@ -74,3 +75,10 @@ def steps_of(num_samples: int, *, global_batch: int, epochs: float, max_steps: i
 def samples_per_step(args: TrainingArguments) -> int:
     """Samples of the global batch: over accumulation steps and ranks."""
     return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+
+
+def autocast_type(args: TrainingArguments) -> torch.dtype | None:
+    """The type that Trainer's autocast computes in; DeepSpeed converts the weights instead."""
+    if args.deepspeed or not (args.bf16 or args.fp16):
+        return None
+    return torch.bfloat16 if args.bf16 else torch.float16

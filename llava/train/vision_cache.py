@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from llava.errors import UsageError
 from llava.model.llava import LlavaForCausalLM
+from llava.train.memory import processes_here
 from llava.train.vision_files import (
     FeatureFile,
     FeatureWriter,
@@ -125,7 +126,7 @@ def choose_kind(wanted: str, use: Use, *, free_bytes: int) -> tuple[str, str]:
 
 def free_memory() -> int:
     """Bytes of main memory for each process of this machine."""
-    return psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return psutil.virtual_memory().available // processes_here()
 
 
 @dataclass(frozen=True)
