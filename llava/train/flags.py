@@ -27,6 +27,7 @@ RENAMED = {
     "push_to_hub_token": "hub_token",
     "include_tokens_per_second": "include_num_input_tokens_seen",
     "torch_compile": "compile_layers",
+    "torch_compile_backend": "compile_backend",
 }
 """Old name -> name in transformers 5; transformers' own --torch_compile would compile the whole model."""
 
@@ -52,8 +53,7 @@ WITHOUT_EFFECT = {
     "half_precision_backend": "there is one backend",
     "fp16_backend": "there is one backend",
     "fp16_opt_level": "there is one backend",
-    "torch_compile_backend": "--torch_compile compiles the decoder layers with inductor",
-    "torch_compile_mode": "--torch_compile compiles the decoder layers with inductor",
+    "torch_compile_mode": "the decoder layers are compiled in the default mode",
     "use_mps_device": "the device is found",
     "ray_scope": "there is no search for hyper-parameters",
 }

@@ -85,6 +85,7 @@ class OwnTrainingArguments:
         "set by --gradient_checkpointing auto (the default): on when a step would not fit the memory without",
     )
     compile_layers: bool = flag(False, "set by --torch_compile: compile the decoder layers")
+    compile_backend: str = flag("inductor", "set by --torch_compile_backend: what compiles them")
     model_max_length: int = flag(2048, "most tokens of a sample, picture included; longer ones are cut")
     freeze_mm_mlp_adapter: bool = flag(False, "freeze the projector")
     mm_projector_lr: float | None = flag(None, "the projector's own learning rate")

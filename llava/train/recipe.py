@@ -16,6 +16,7 @@ from transformers.trainer_pt_utils import get_model_param_count
 
 from llava.conversation import training_template
 from llava.errors import UsageError
+from llava.model.compiled import compile_layers
 from llava.processing import load_image, process_image
 from llava.train.arguments import ModelArguments, TrainingArguments, parse_arguments
 from llava.train.collator import PackingCollator
@@ -66,6 +67,8 @@ def run(argv: list[str]) -> None:
     collator = PackingCollator(training_args.packing, load_pixels, vision_features=features)
     shape = largest_shape(sampler, dataset, collator, training_args.train_batch_size)
     set_checkpointing(training_args, on=checkpointing_for(start.model, shape, model_args, training_args))
+    if training_args.compile_layers:
+        compile_layers(start.model.model.language_model, training_args.compile_backend)
     trainer = LlavaTrainer(
         trainable,
         training_args,

@@ -119,7 +119,9 @@ def checkpointing_for(
             columns[WITH] = estimate_run(config, shape, model_args, training_args, checkpointing=True)
     except (RuntimeError, TypeError, NotImplementedError) as error:
         logger.warning(
-            "The memory of a step could not be estimated (%s); gradient checkpointing stays.", error
+            "The memory of a step could not be estimated (%s); gradient checkpointing is %s.",
+            error,
+            "on" if chosen else "off",
         )
         return chosen
     logger.info("%s\nLargest of the first batches: %s.", table(columns), shape)

@@ -294,3 +294,13 @@ def test_help_is_quick() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "--max_branches" in done.stdout
     assert seconds < 5
+
+
+def test_compiling_means_the_decoder_layers() -> None:
+    """transformers' own flag would compile the whole model, for every batch anew."""
+    *_, plain = parse_arguments(BASE)
+    *_, chosen = parse_arguments([*BASE, "--torch_compile", "True"])
+    *_, backend = parse_arguments([*BASE, "--torch_compile", "--torch_compile_backend", "aot_eager"])
+    assert [one.compile_layers for one in (plain, chosen, backend)] == [False, True, True]
+    assert [one.compile_backend for one in (plain, backend)] == ["inductor", "aot_eager"]
+    assert not any(one.torch_compile for one in (plain, chosen, backend))
