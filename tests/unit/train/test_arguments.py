@@ -234,7 +234,8 @@ def test_what_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_old_names_are_translated() -> None:
     argv = ["--no_cuda", "--gradient-checkpointing", "True", "--evaluation_strategy", "no", "--bits", "16"]
     new, notices = translate_flags(argv, {"activation_checkpointing", "eval_strategy"})
-    assert new == ["--use_cpu", "--activation_checkpointing", "True", "--eval_strategy", "no"]
+    not_auto = ["--auto_checkpointing", "False"]
+    assert new == ["--use_cpu", *not_auto, "--activation_checkpointing", "True", "--eval_strategy", "no"]
     older, _ = translate_flags(["--activation_checkpointing", "True"], {"gradient_checkpointing"})
     assert older == ["--gradient_checkpointing", "True"]
     assert notices == []
