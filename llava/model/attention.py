@@ -13,7 +13,8 @@ block mask for FlexAttention on CUDA, where blocks that nobody sees cost nothing
     2   # #                # #
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -40,7 +41,10 @@ def dense_mask(group_ids: Tensor, branch_ids: Tensor) -> Tensor:
 
 
 def block_mask(group_ids: Tensor, branch_ids: Tensor) -> object:
-    """`may_attend` as a FlexAttention block mask for (B, T) group and branch numbers."""
+    """`may_attend` as a FlexAttention block mask for (B, T) group and branch numbers.
+
+    Uncompiled it would make the dense mask first; `compiled_block_mask` makes blocks only.
+    """
     from torch.nn.attention.flex_attention import create_block_mask
 
     def rule(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -52,6 +56,12 @@ def block_mask(group_ids: Tensor, branch_ids: Tensor) -> object:
     return create_block_mask(rule, rows, None, length, length, device=group_ids.device)
 
 
+@cache
+def compiled_block_mask() -> Callable[[Tensor, Tensor], object]:
+    """`block_mask`, compiled once for batches of all sizes."""
+    return torch.compile(block_mask, dynamic=True)
+
+
 def attention_mask_for(
     implementation: str, group_ids: Tensor, branch_ids: Tensor, *, dtype: torch.dtype
 ) -> object:
@@ -61,7 +71,8 @@ def attention_mask_for(
     knows no such masks: `ValueError`.
     """
     if implementation == "flex_attention":
-        return block_mask(group_ids, branch_ids)
+        build = compiled_block_mask() if group_ids.is_cuda else block_mask
+        return build(group_ids, branch_ids)
     mask = dense_mask(group_ids, branch_ids)
     if implementation == "sdpa":
         return mask

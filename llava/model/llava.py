@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import AutoModel, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
@@ -20,6 +19,7 @@ from llava.errors import UsageError
 from llava.model.attention import attention_mask_for
 from llava.model.config import LlavaConfig
 from llava.model.fusion import embed_text, write_features
+from llava.model.loss import LanguageHead, summed_cross_entropy
 from llava.model.original_form import Expanded, Images, choose_pictures, expand, placeholders_per_row
 from llava.model.projector import MultiModalProjector
 from llava.model.tiles import read_size
@@ -70,7 +70,7 @@ class LlavaForCausalLM(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.model = LlavaModel(config)
         text = config.text_config
-        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
+        self.lm_head = LanguageHead(text.hidden_size, text.vocab_size, bias=False)
         self.post_init()
 
     @property
@@ -88,10 +88,14 @@ class LlavaForCausalLM(PreTrainedModel, GenerationMixin):
         return self.lm_head
 
     def set_output_embeddings(self, value: nn.Module) -> None:
-        self.lm_head = value
+        self.lm_head = LanguageHead.of(value) if type(value) is nn.Linear else value
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """Pictures to features ready for the language model: (I, 3, H, W) -> (I, P, D)."""
+        return self.project(self.tower_features(pixel_values))
+
+    def tower_features(self, pixel_values: Tensor) -> Tensor:
+        """What the tower sees, at all scales: (I, 3, H, W) -> (I, P, V); no graph while it is frozen."""
         encode = partial(
             encode_pictures,
             self.model.vision_tower,
@@ -99,9 +103,14 @@ class LlavaForCausalLM(PreTrainedModel, GenerationMixin):
             feature=self.config.mm_vision_select_feature,
         )
         scales = self.config.scales
-        features = encode_scales(encode, pixel_values, scales=scales) if scales else encode(pixel_values)
+        return encode_scales(encode, pixel_values, scales=scales) if scales else encode(pixel_values)
+
+    def project(self, vision_features: Tensor) -> Tensor:
+        """The tower's features to the language model's width: (I, P, V) -> (I, P, D)."""
         weight = next(self.model.multi_modal_projector.parameters(), None)
-        return self.model.multi_modal_projector(features if weight is None else features.to(weight.dtype))
+        return self.model.multi_modal_projector(
+            vision_features if weight is None else vision_features.to(weight.dtype)
+        )
 
     def picture_features(self, images: Images, image_sizes: Sequence | None = None) -> Sequence[Tensor]:
         """Features of pictures that may come in tiles, one (P, D) each.
@@ -128,16 +137,20 @@ class LlavaForCausalLM(PreTrainedModel, GenerationMixin):
         input_ids: Tensor,
         pixel_values: Tensor | None,
         image_features: Tensor | Sequence[Tensor] | None,
+        vision_features: Tensor | None = None,
     ) -> Tensor:
         """Embeddings (B, T, D) of ids whose pictures stand as one placeholder per patch.
 
-        A training batch without a picture still runs tower and projector on a black one, multiplied by zero:
-        every
-        rank then builds the same graph (ZeRO-3 hangs otherwise), and the projector's gradient is zero, not
+        Pictures come as pixels, as `image_features`, or as the tower's features (I, P, V), of which there may
+        be none. A training batch without a picture still runs tower and projector on a black one (the
+        projector alone on zeros, where the tower's features come ready-made), multiplied by zero: every rank
+        then builds the same graph (ZeRO-3 hangs otherwise), and the projector's gradient is zero, not
         missing.
         """
         embeddings = embed_text(self.get_input_embeddings(), input_ids)
-        if image_features is None and pixel_values is not None:
+        if vision_features is not None and len(vision_features):
+            image_features = self.project(vision_features)
+        elif image_features is None and pixel_values is not None:
             image_features = self.encode_images(pixel_values)
         if image_features is not None:
             return write_features(embeddings, input_ids, image_features)
@@ -146,8 +159,11 @@ class LlavaForCausalLM(PreTrainedModel, GenerationMixin):
                 "the token ids hold image placeholders, but no pictures were given (pixel_values)."
             )
         if self.training and torch.is_grad_enabled():
-            size = self.config.vision_config.image_size
-            nothing = self.encode_images(torch.zeros(1, 3, size, size, device=input_ids.device))
+            if vision_features is None:
+                size = self.config.vision_config.image_size
+                nothing = self.encode_images(torch.zeros(1, 3, size, size, device=input_ids.device))
+            else:
+                nothing = self.project(vision_features.new_zeros(1, *vision_features.shape[1:]))
             embeddings = embeddings + 0.0 * nothing.sum().to(embeddings.dtype)
         return embeddings
 
@@ -161,6 +177,7 @@ class LlavaForCausalLM(PreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         pixel_values: Tensor | None = None,
         image_features: Tensor | Sequence[Tensor] | None = None,
+        vision_features: Tensor | None = None,
         group_ids: Tensor | None = None,
         branch_ids: Tensor | None = None,
         targets: Tensor | None = None,
@@ -182,6 +199,7 @@ class LlavaForCausalLM(PreTrainedModel, GenerationMixin):
             labels: (B, T) ids or `IGNORE_INDEX`; position t is predicted from t - 1.
             pixel_values: (I, 3, H, W), in the order of their placeholders.
             image_features: (I, P, D) from `encode_images`, or what `picture_features` gives.
+            vision_features: (I, P, V) from `tower_features`, in place of pixel_values; I may be 0.
             group_ids, branch_ids: (B, T), see `llava.model.attention`; -1 in group_ids is padding.
             targets: (N, 3) rows of (row, position that predicts, id); logits are computed there only.
             images, image_sizes: pictures in the original calling form, see `picture_features`.
@@ -195,44 +213,34 @@ class LlavaForCausalLM(PreTrainedModel, GenerationMixin):
             image_features = features or None
             position_ids = None  # they were counted with one position per picture
         if inputs_embeds is None:
-            inputs_embeds = self.fuse(input_ids, pixel_values, image_features)
+            inputs_embeds = self.fuse(input_ids, pixel_values, image_features, vision_features)
         if group_ids is not None:
-            attention_mask = attention_mask_for(
-                self.model.language_model.config._attn_implementation,
-                group_ids,
-                branch_ids,
-                dtype=inputs_embeds.dtype,
-            )
+            attention = self.model.language_model.config._attn_implementation
+            attention_mask = attention_mask_for(attention, group_ids, branch_ids, dtype=inputs_embeds.dtype)
+        if targets is None and labels is not None:
+            targets = targets_of_labels(labels)
         kwargs.pop("return_dict", None)  # PEFT passes it
         outputs = self.model.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
-            use_cache=False if targets is not None or labels is not None else use_cache,
+            use_cache=use_cache if targets is None else False,
             return_dict=True,
             **kwargs,
         )
         hidden = outputs.last_hidden_state
-        if targets is None and labels is not None:
-            targets = targets_of_labels(labels)
-        if targets is not None and labels is None:
-            return LlavaOutput(loss=self.loss_at(hidden, targets, num_items_in_batch))
+        loss = None if targets is None else self.loss_at(hidden, targets, num_items_in_batch)
+        if loss is not None and labels is None:
+            return LlavaOutput(loss=loss)
         logits = self.lm_head(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
-        return LlavaOutput(
-            loss=None if targets is None else self.loss_at(hidden, targets, num_items_in_batch),
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
+        return LlavaOutput(loss, logits, outputs.past_key_values, outputs.hidden_states, outputs.attentions)
 
     def loss_at(self, hidden: Tensor, targets: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
         """Cross-entropy summed over targets (N, 3) and divided by the targets of the global batch: (B, T, D)
         -> ().
         """
-        logits = self.lm_head(hidden[targets[:, 0], targets[:, 1]]).float()
-        total = functional.cross_entropy(logits, targets[:, 2], reduction="sum")
+        total = summed_cross_entropy(self.lm_head, hidden[targets[:, 0], targets[:, 1]], targets[:, 2])
         return total / (len(targets) if num_items_in_batch is None else num_items_in_batch)
 
     def from_original_form(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from llava.model.attention import PADDING, PREFIX
 from llava.train.packing import Example, Pack, plan_packs
+from llava.train.vision_cache import FeatureStore
 
 PADDING_ID = 0
 EMPTY_PACK = Pack([PADDING_ID], position_ids=[0], group_ids=[0], branch_ids=[PREFIX])
@@ -21,12 +22,13 @@ class PackingCollator:
     """Callable for a DataLoader.
 
     `load_pixels` opens one picture, path -> (3, H, W); `mode` is one of `packing.MODES`; `capacity` see
-    `plan_packs`.
+    `plan_packs`. With `vision_features` pictures are not opened; their features take the place of pixels.
     """
 
     mode: str
     load_pixels: Callable[[str], Tensor]
     capacity: int | None = None
+    vision_features: FeatureStore | None = None
 
     def __call__(self, examples: Sequence[Example | None]) -> dict[str, Tensor]:
         """None stands for no sample: a rank that has none left at an epoch's end computes a loss of zero."""
@@ -45,9 +47,11 @@ class PackingCollator:
         else:
             batch["group_ids"] = pad([pack.group_ids for pack in packs], PADDING)
             batch["branch_ids"] = pad([pack.branch_ids for pack in packs], PREFIX)
-        pictures = [self.load_pixels(path) for path in pictures_of(packs)]
-        if pictures:
-            batch["pixel_values"] = torch.stack(pictures)
+        pictures = pictures_of(packs)
+        if self.vision_features is not None:
+            batch["vision_features"] = self.vision_features.stack(pictures)
+        elif pictures:
+            batch["pixel_values"] = torch.stack([self.load_pixels(path) for path in pictures])
         return batch
 
 

@@ -26,14 +26,19 @@ RENAMED = {
     "push_to_hub_model_id": "hub_model_id",
     "push_to_hub_token": "hub_token",
     "include_tokens_per_second": "include_num_input_tokens_seen",
+    "torch_compile": "compile_layers",
+    "torch_compile_backend": "compile_backend",
 }
-"""Old name -> name in transformers 5."""
+"""Old name -> name in transformers 5; transformers' own --torch_compile would compile the whole model."""
 
 NEWEST_NAMES = {
     "gradient_checkpointing": "activation_checkpointing",
     "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
 }
 """Names that only the newer versions of transformers know; both spellings are accepted everywhere."""
+
+CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")
+"""The flag that takes `auto` beside True and False, in both spellings."""
 
 WITHOUT_EFFECT = {
     "lazy_preprocess": "samples are always encoded when they are drawn",
@@ -48,6 +53,7 @@ WITHOUT_EFFECT = {
     "half_precision_backend": "there is one backend",
     "fp16_backend": "there is one backend",
     "fp16_opt_level": "there is one backend",
+    "torch_compile_mode": "the decoder layers are compiled in the default mode",
     "use_mps_device": "the device is found",
     "ray_scope": "there is no search for hyper-parameters",
 }
@@ -198,6 +204,11 @@ def translate_flags(argv: Sequence[str], trainer_fields: Collection[str]) -> tup
             continue
         if flag.name in SOME_VALUES and flag.name not in trainer_fields:
             continue
+        if flag.name in CHECKPOINTING:
+            is_auto = flag.words == ("auto",)
+            flags.append(Flag("auto_checkpointing", (str(is_auto),)))
+            if is_auto:
+                continue
         if flag.name == "warmup_ratio":
             check_ratio(flag)
         name = RENAMED.get(flag.name, flag.name)
@@ -234,7 +245,8 @@ def help_text() -> str:
         "All flags of transformers' TrainingArguments work too: --output_dir (required), --num_train_epochs,",
         "--per_device_train_batch_size, --gradient_accumulation_steps, --learning_rate, --weight_decay,",
         "--warmup_steps (or --warmup_ratio), --lr_scheduler_type, --logging_steps, --save_steps,",
-        "--save_total_limit, --bf16, --deepspeed, --seed, ...",
+        "--save_total_limit, --bf16, --deepspeed, --seed, ... --gradient_checkpointing takes auto (the",
+        "default), True or False; --torch_compile compiles the decoder layers.",
         f"Accepted without effect: {', '.join(f'--{name}' for name in WITHOUT_EFFECT)}.",
     ]
     return "\n".join(lines) + "\n"

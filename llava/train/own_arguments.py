@@ -65,6 +65,13 @@ class OwnTrainingArguments:
         "shared", "rows of the batch: one sample each, several samples, or questions that share their picture"
     )
     max_branches: int = flag(8, "most samples of one picture that share a prefix")
+    cache_vision_features: Literal["auto", "memory", "disk", "off"] = flag(
+        "auto",
+        "keep what a frozen vision tower sees; auto: in memory where pictures are seen again and it fits",
+    )
+    vision_cache_dir: str | None = flag(
+        None, "folder for --cache_vision_features disk; default: ~/.cache/llava/vision_features"
+    )
     cache_dir: str | None = flag(
         None, "where models that these flags name by hub id are kept; default: the hub's own cache"
     )
@@ -73,6 +80,12 @@ class OwnTrainingArguments:
     )
     group_by_length: bool = flag(False, "batches of samples of about equal length; needs --packing none")
     attn_implementation: Literal["auto", "eager", "sdpa", "flex_attention"] = flag("auto", "attention code")
+    auto_checkpointing: bool = flag(
+        True,
+        "set by --gradient_checkpointing auto (the default): on when a step would not fit the memory without",
+    )
+    compile_layers: bool = flag(False, "set by --torch_compile: compile the decoder layers")
+    compile_backend: str = flag("inductor", "set by --torch_compile_backend: what compiles them")
     model_max_length: int = flag(2048, "most tokens of a sample, picture included; longer ones are cut")
     freeze_mm_mlp_adapter: bool = flag(False, "freeze the projector")
     mm_projector_lr: float | None = flag(None, "the projector's own learning rate")

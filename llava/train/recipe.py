@@ -16,16 +16,19 @@ from transformers.trainer_pt_utils import get_model_param_count
 
 from llava.conversation import training_template
 from llava.errors import UsageError
+from llava.model.compiled import compile_layers
 from llava.processing import load_image, process_image
 from llava.train.arguments import ModelArguments, TrainingArguments, parse_arguments
 from llava.train.collator import PackingCollator
 from llava.train.conversations import ConversationDataset, Encoding, check_long_samples
+from llava.train.kept_features import kept_features
 from llava.train.length_grouping import length_of, modality_length_of, num_words
 from llava.train.sampler import EpochSampler, LengthOrder, PictureOrder
 from llava.train.samples import Sample, check_pictures, read_samples
 from llava.train.saving import CheckpointWriter
 from llava.train.starting_model import Start, build_for_training, choose_trainable
-from llava.train.summary import module_table, show_sample, steps_of
+from llava.train.step_memory import checkpointing_for, largest_shape, set_checkpointing
+from llava.train.summary import module_table, samples_per_step, show_sample, steps_of
 from llava.train.trainer import LlavaTrainer, last_checkpoint, step_of
 
 logger = logging.getLogger("llava")
@@ -54,21 +57,26 @@ def run(argv: list[str], *, callbacks: Sequence[TrainerCallback] = ()) -> None:
     )
     dataset = ConversationDataset(samples, encoding)
     check_long_samples(dataset)
+    load_pixels = partial(
+        open_pixels,
+        image_processor=start.image_processor,
+        image_aspect_ratio=start.model.config.image_aspect_ratio,
+    )
+    sampler = choose_sampler(samples, training_args)
+    features = kept_features(start, samples, load_pixels, training_args)
+    collator = PackingCollator(training_args.packing, load_pixels, vision_features=features)
+    shape = largest_shape(sampler, dataset, collator, training_args.train_batch_size)
+    set_checkpointing(training_args, on=checkpointing_for(start.model, shape, model_args, training_args))
+    if training_args.compile_layers:
+        compile_layers(start.model.model.language_model, training_args.compile_backend)
     trainer = LlavaTrainer(
         trainable,
         training_args,
-        sampler=choose_sampler(samples, training_args),
+        sampler=sampler,
         writer=writer_of(start, model_args, training_args),
         train_dataset=dataset,
         callbacks=list(callbacks),
-        data_collator=PackingCollator(
-            training_args.packing,
-            partial(
-                open_pixels,
-                image_processor=start.image_processor,
-                image_aspect_ratio=start.model.config.image_aspect_ratio,
-            ),
-        ),
+        data_collator=collator,
     )
     announce(trainer, dataset, resume_from)
     started = time.perf_counter()
@@ -160,11 +168,6 @@ def check_output_folder(folder: Path) -> Path | None:
             f"--output_dir {folder} holds other runs ({', '.join(foreign[:3])}); name another folder."
         )
     return checkpoint
-
-
-def samples_per_step(args: TrainingArguments) -> int:
-    """Samples of the global batch: over accumulation steps and ranks."""
-    return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
 
 
 def announce(trainer: LlavaTrainer, dataset: ConversationDataset, resume_from: Path | None) -> None:

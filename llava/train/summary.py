@@ -5,11 +5,13 @@ the steps.
 import math
 from collections.abc import Iterable
 
+import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.processing import Encoded
+from llava.train.arguments import TrainingArguments
 
 PARTS = ("vision_tower", "multi_modal_projector", "language_model", "lm_head")
 
@@ -68,3 +70,15 @@ def group_runs(encoded: Encoded) -> list[tuple[str, list[int]]]:
 def steps_of(num_samples: int, *, global_batch: int, epochs: float, max_steps: int) -> int:
     """Optimiser steps to come."""
     return max_steps if max_steps > 0 else math.ceil(math.ceil(num_samples / global_batch) * epochs)
+
+
+def samples_per_step(args: TrainingArguments) -> int:
+    """Samples of the global batch: over accumulation steps and ranks."""
+    return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+
+
+def autocast_type(args: TrainingArguments) -> torch.dtype | None:
+    """The type that Trainer's autocast computes in; DeepSpeed converts the weights instead."""
+    if args.deepspeed or not (args.bf16 or args.fp16):
+        return None
+    return torch.bfloat16 if args.bf16 else torch.float16

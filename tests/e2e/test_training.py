@@ -76,3 +76,21 @@ def test_two_ranks_with_deepspeed_give_the_losses_of_one_process(
     single = train("lora", lesson, tmp_path / "single", BATCH_SIZE=8)
     ranks = train("lora", lesson, tmp_path / stage, BATCH_SIZE=4, NPROC=2, DEEPSPEED=f"scripts/{stage}.json")
     assert ranks == pytest.approx(single, abs=LOSS_ATOL)
+
+
+def test_two_ranks_with_kept_features_give_the_losses_of_one_process_on_pixels(
+    lesson: Path, tmp_path: Path
+) -> None:
+    """With DDP and features on disk, and with ZeRO-3 and features in memory; some batches have no picture."""
+    pytest.importorskip("deepspeed")
+    pixels = train("lora", lesson, tmp_path / "pixels", "--cache_vision_features", "off", BATCH_SIZE=8)
+    folder = tmp_path / "kept"
+    on_disk = ("--cache_vision_features", "disk", "--vision_cache_dir", str(folder))
+    in_memory = ("--cache_vision_features", "memory")
+    for name, flags, settings in (("disk", on_disk, "none"), ("memory", in_memory, "scripts/zero3.json")):
+        found = train(
+            "lora", lesson, tmp_path / name, *flags, BATCH_SIZE=4, NPROC=2, DEEPSPEED=settings, WORKERS=0
+        )
+        assert found == pytest.approx(pixels, abs=LOSS_ATOL), name
+    (kept,) = folder.rglob("*.features")
+    assert kept.stat().st_size == 8 * 64 * 128 * 4  # pictures, patches, width, bytes

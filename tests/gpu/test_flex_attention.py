@@ -29,3 +29,19 @@ def test_flex_equals_dense(dtype: torch.dtype) -> None:
         results[implementation] = (loss.detach().float(), weight.grad.float())
     for first, second in zip(results["sdpa"], results["flex_attention"], strict=True):
         torch.testing.assert_close(first, second, atol=FLEX_ATOL[dtype], rtol=0)
+
+
+def test_batches_of_many_sizes_need_no_new_graphs() -> None:
+    """After two batches (torch makes a size dynamic when it first changes) nothing is compiled any more."""
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    model = tiny_model(0).cuda().train()
+    model.model.language_model.set_attn_implementation("flex_attention")
+    seen = []
+    for seed in range(8):
+        batch = PackingCollator("shared", picture)(mixed_examples(seed))
+        model(**{name: value.cuda() for name, value in batch.items()}).loss.backward()
+        seen.append(counters["stats"]["unique_graphs"])
+    assert seen[-1] > 0, "the mask and the attention must be compiled"
+    assert seen[2:] == [seen[2]] * len(seen[2:])

@@ -31,6 +31,7 @@ OPTIONAL = (
     "openpyxl",
     "wandb",
     "bitsandbytes",
+    "liger_kernel",
     "torchvision",
 )
 

@@ -234,7 +234,8 @@ def test_what_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_old_names_are_translated() -> None:
     argv = ["--no_cuda", "--gradient-checkpointing", "True", "--evaluation_strategy", "no", "--bits", "16"]
     new, notices = translate_flags(argv, {"activation_checkpointing", "eval_strategy"})
-    assert new == ["--use_cpu", "--activation_checkpointing", "True", "--eval_strategy", "no"]
+    not_auto = ["--auto_checkpointing", "False"]
+    assert new == ["--use_cpu", *not_auto, "--activation_checkpointing", "True", "--eval_strategy", "no"]
     older, _ = translate_flags(["--activation_checkpointing", "True"], {"gradient_checkpointing"})
     assert older == ["--gradient_checkpointing", "True"]
     assert notices == []
@@ -294,3 +295,13 @@ def test_help_is_quick() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "--max_branches" in done.stdout
     assert seconds < 5
+
+
+def test_compiling_means_the_decoder_layers() -> None:
+    """transformers' own flag would compile the whole model, for every batch anew."""
+    *_, plain = parse_arguments(BASE)
+    *_, chosen = parse_arguments([*BASE, "--torch_compile", "True"])
+    *_, backend = parse_arguments([*BASE, "--torch_compile", "--torch_compile_backend", "aot_eager"])
+    assert [one.compile_layers for one in (plain, chosen, backend)] == [False, True, True]
+    assert [one.compile_backend for one in (plain, backend)] == ["inductor", "aot_eager"]
+    assert not any(one.torch_compile for one in (plain, chosen, backend))

@@ -1,0 +1,147 @@
+"""What a training step of these flags takes, and whether it needs gradient checkpointing; see
+`llava.train.memory`.
+"""
+
+import logging
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import psutil
+import torch
+from torch import nn
+
+from llava.model.config import LlavaConfig
+from llava.model.llava import LlavaForCausalLM
+from llava.train.arguments import ModelArguments, TrainingArguments
+from llava.train.collator import PackingCollator
+from llava.train.conversations import ConversationDataset
+from llava.train.memory import Estimate, Sharing, StepShape, bytes_of, estimate_step, processes_here, table
+from llava.train.sampler import EpochSampler
+from llava.train.starting_model import choose_trainable, set_attention
+from llava.train.summary import autocast_type
+
+logger = logging.getLogger(__name__)
+
+BATCHES_LOOKED_AT = 16
+WITHOUT, WITH = "no checkpointing", "gradient checkpointing"
+
+
+def largest_shape(
+    sampler: EpochSampler, dataset: ConversationDataset, collator: PackingCollator, batch_size: int
+) -> StepShape:
+    """The shape of the first micro-batches that has the most tokens; no picture is opened."""
+    kept = collator.vision_features is not None
+    collate = collator if kept else replace(collator, load_pixels=lambda path: torch.empty(0))
+    shapes = []
+    first = list(islice(sampler, BATCHES_LOOKED_AT * batch_size))
+    for start in range(0, len(first), batch_size):
+        batch = collate([dataset[index] for index in first[start : start + batch_size]])
+        pictures = batch.get("vision_features", batch.get("pixel_values", ()))
+        rows, length = batch["input_ids"].shape
+        shapes.append(StepShape(rows, length, len(pictures), len(batch["targets"]), kept))
+    return max(shapes, key=lambda shape: shape.rows * shape.length)
+
+
+def skeleton(
+    config: LlavaConfig,
+    model_args: ModelArguments,
+    training_args: TrainingArguments,
+    *,
+    checkpointing: bool,
+) -> nn.Module:
+    """The model that the flags would train, adapter and all, without numbers (on the device `meta`)."""
+    dtype = torch.bfloat16 if training_args.bf16 and training_args.deepspeed else torch.float32
+    config = LlavaConfig.from_dict(config.to_dict())
+    with torch.device("meta"):
+        model = LlavaForCausalLM._from_config(config, dtype=dtype)
+        on_cpu = training_args.device.type == "cpu"
+        chosen = training_args.attn_implementation
+        chosen = "sdpa" if chosen == "flex_attention" else chosen
+        set_attention(model, chosen, prefer_eager=on_cpu and training_args.bf16)
+        trainable = choose_trainable(model, model_args, training_args)
+    if checkpointing:
+        enable_checkpointing(model)
+    return trainable
+
+
+def enable_checkpointing(model: Any) -> None:
+    """By the name that the installed transformers has for it."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
+
+
+def estimate_run(
+    config: LlavaConfig,
+    shape: StepShape,
+    model_args: ModelArguments,
+    training_args: TrainingArguments,
+    *,
+    checkpointing: bool,
+) -> Estimate:
+    """A step of this shape under these flags, on one device."""
+    return estimate_step(
+        skeleton(config, model_args, training_args, checkpointing=checkpointing),
+        shape,
+        device=training_args.device,
+        autocast=autocast_type(training_args),
+        optimizer=str(getattr(training_args.optim, "value", training_args.optim)),
+        accumulation=training_args.gradient_accumulation_steps,
+        sharing=sharing_of(training_args),
+    )
+
+
+def sharing_of(args: TrainingArguments) -> Sharing:
+    """Ranks, and DeepSpeed's stage."""
+    stage = args.hf_deepspeed_config._stage if args.deepspeed else 0
+    return Sharing(args.world_size, stage, low_precision=bool(stage and (args.bf16 or args.fp16)))
+
+
+def memory_for(device: torch.device, loaded: int) -> int:
+    """Bytes that this process may use on its device; `loaded`: those that its model takes in main memory."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available // processes_here() + loaded
+
+
+def checkpointing_for(
+    model: nn.Module, shape: StepShape, model_args: ModelArguments, training_args: TrainingArguments
+) -> bool:
+    """Whether the run checkpoints activations: as its flag says, or by the estimate. Logs the estimate."""
+    config, device = model.config, training_args.device
+    chosen = is_checkpointing(training_args)
+    room = memory_for(device, bytes_of(model, trainable=False))
+    try:
+        first = estimate_run(config, shape, model_args, training_args, checkpointing=chosen)
+        columns = {WITH if chosen else WITHOUT: first}
+        if training_args.auto_checkpointing and first.total > room:
+            chosen = True
+            columns[WITH] = estimate_run(config, shape, model_args, training_args, checkpointing=True)
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        logger.warning(
+            "The memory of a step could not be estimated (%s); gradient checkpointing is %s.",
+            error,
+            "on" if chosen else "off",
+        )
+        return chosen
+    logger.info("%s\nLargest of the first batches: %s.", table(columns), shape)
+    logger.info(
+        "Gradient checkpointing is %s%s; %s has %.1f GB free.",
+        "on" if chosen else "off",
+        " (auto)" if training_args.auto_checkpointing else "",
+        device,
+        room / 1e9,
+    )
+    return chosen
+
+
+def is_checkpointing(args: TrainingArguments) -> bool:
+    """The flag, by the name that the installed transformers has for it."""
+    return bool(getattr(args, "activation_checkpointing", None) or args.gradient_checkpointing)
+
+
+def set_checkpointing(args: TrainingArguments, *, on: bool) -> None:
+    """Set the flag under all its names."""
+    for name in ("activation_checkpointing", "gradient_checkpointing"):
+        if hasattr(args, name):
+            setattr(args, name, on)
