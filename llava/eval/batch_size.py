@@ -1,6 +1,6 @@
 """`--batch-size`: a number of questions, or `auto` = as many as the free memory surely holds."""
 
-import os
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -14,7 +14,9 @@ USED_SHARE = 0.5
 """Of the free memory; the rest is for what is not counted: the vision tower, logits, fragments."""
 MOST_ROWS = {"cpu": 64, "cuda": 256}
 """Larger batches are not faster; on a CPU the caches overflow sooner."""
-CPU_MEMORY = 8 << 30
+MEMORY_FILE = Path("/proc/meminfo")
+"""Where Linux says what can be had, files that it keeps in memory included."""
+CPU_MEMORY = 4 << 30
 """Bytes that are counted with where the system does not tell."""
 
 
@@ -42,7 +44,8 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # not told by this system
-        return CPU_MEMORY
+    if MEMORY_FILE.is_file():
+        for line in MEMORY_FILE.read_text(encoding="utf-8").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return CPU_MEMORY

@@ -4,12 +4,14 @@ passes through the tower once.
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import MistralConfig
 
 from llava.errors import UsageError
+from llava.eval import batch_size as batch_size_module
 from llava.eval import engine as engine_module
 from llava.eval.decode_loop import Rows
 from llava.eval.drawing import Decoding
@@ -228,6 +230,14 @@ def test_questions_without_pictures_are_answered() -> None:
     assert len(asked.questions) > 1
     assert asked.answers(GREEDY, 50) == asked.alone(GREEDY)
     assert asked.opened == []
+
+
+def test_free_memory_is_what_the_system_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "meminfo"
+    monkeypatch.setattr(batch_size_module, "MEMORY_FILE", file)
+    assert batch_size_module.free_memory(torch.device("cpu")) == batch_size_module.CPU_MEMORY
+    file.write_text("MemTotal:  900 kB\nMemFree:  20 kB\nMemAvailable:  300 kB\n", encoding="utf-8")
+    assert batch_size_module.free_memory(torch.device("cpu")) == 300 * 1024
 
 
 def test_auto_finds_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
