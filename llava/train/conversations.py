@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -12,13 +13,15 @@ from llava.conversation import Template
 from llava.errors import UsageError
 from llava.processing import encode_sample
 from llava.train.packing import Example
-from llava.train.samples import Sample
+from llava.train.sample_index import Sample, SampleIndex
 
 logger = logging.getLogger(__name__)
 
 SHOWN_PROBLEMS = 20
-TEMPLATE_BYTES = 400
-"""Generous room for the template's own text when tokens are bounded by bytes."""
+TEMPLATE_BYTES, MARKER_BYTES = 100, 40
+"""Generous room for what a template adds to its system text, and to each turn, when tokens are bounded by
+bytes.
+"""
 
 
 @dataclass(frozen=True)
@@ -68,20 +71,16 @@ class ConversationDataset(torch.utils.data.Dataset):
 
 
 def check_long_samples(dataset: ConversationDataset) -> None:
-    """Encode every sample that could be cut, so that what the length does to it is known before the first
-    step.
+    """Encode every sample that the length could rob of its pictures or its targets, so that this is known
+    before the first step.
 
     Raises `UsageError` when a picture does not fit whole, or when no sample at all keeps a target. Single
     samples without a target are listed in a warning and stay, as in the original: they add nothing to a loss.
-    A token covers at least one byte, so samples with few bytes cannot be cut and are not encoded here.
     """
     encoding = dataset.encoding
     problems, without_target = [], []
-    for index, sample in enumerate(dataset.samples):
-        num_bytes = sum(len(text.encode()) for _, text in sample.turns)
-        markers = TEMPLATE_BYTES + 40 * len(sample.turns)
-        if num_bytes + markers + len(sample.images) * encoding.num_patches <= encoding.max_length:
-            continue
+    for index in uncertain_samples(dataset).tolist():
+        sample = dataset.samples[index]
         try:
             labels = dataset.example(index).encoded.labels
         except UsageError as error:
@@ -101,6 +100,19 @@ def check_long_samples(dataset: ConversationDataset) -> None:
     if len(without_target) == len(dataset):
         raise UsageError(found)
     logger.warning(found)
+
+
+def uncertain_samples(dataset: ConversationDataset) -> np.ndarray:
+    """Indices of the samples whose first answer or last picture may lie behind the length, (N,).
+
+    A token covers at least one byte, so what is certain needs no tokens: a sample whose turns up to there
+    have few bytes.
+    """
+    encoding, index = dataset.encoding, SampleIndex.of(dataset.samples)
+    template_bytes = TEMPLATE_BYTES + len(encoding.template.system.encode())
+    most_tokens = template_bytes + index.bytes_to_learn(per_turn=MARKER_BYTES)
+    most_tokens += index.num_pictures * encoding.num_patches
+    return np.flatnonzero(most_tokens > encoding.max_length)
 
 
 def listing(entries: Sequence[str]) -> str:

@@ -20,9 +20,10 @@ from llava.processing import load_image, process_image
 from llava.train.arguments import ModelArguments, TrainingArguments, parse_arguments
 from llava.train.collator import PackingCollator
 from llava.train.conversations import ConversationDataset, Encoding, check_long_samples
-from llava.train.length_grouping import length_of, modality_length_of, num_words
+from llava.train.length_grouping import length_of, modality_length_of
+from llava.train.sample_index import Sample, SampleIndex
 from llava.train.sampler import EpochSampler, LengthOrder, PictureOrder
-from llava.train.samples import Sample, check_pictures, read_samples
+from llava.train.samples import check_pictures, read_samples
 from llava.train.saving import CheckpointWriter
 from llava.train.starting_model import Start, build_for_training, choose_trainable
 from llava.train.summary import module_table, show_sample, steps_of
@@ -79,21 +80,20 @@ def run(argv: list[str]) -> None:
 def choose_sampler(samples: Sequence[Sample], args: TrainingArguments) -> EpochSampler:
     """By picture; by length as in the original, where it is asked for and rows are not packed."""
     seed = args.seed if args.data_seed is None else args.data_seed
+    index = SampleIndex.of(samples)
     order: PictureOrder | LengthOrder
     if args.packing == "none" and (args.group_by_modality_length or args.group_by_length):
         measure = modality_length_of if args.group_by_modality_length else length_of
+        words, with_picture = index.words.tolist(), (index.groups >= 0).tolist()
         order = LengthOrder(
-            [
-                measure(num_words([text for _, text in sample.turns]), has_picture=bool(sample.images))
-                for sample in samples
-            ],
+            [measure(count, has_picture=picture) for count, picture in zip(words, with_picture, strict=True)],
             by_modality=args.group_by_modality_length,
             batch_size=args.train_batch_size,
             world_size=args.world_size * args.gradient_accumulation_steps,
             seed=seed,
         )
     else:
-        keys = [sample.images or None for sample in samples]
+        keys = [None if group < 0 else group for group in index.groups.tolist()]
         order = PictureOrder(keys, max_branches=args.max_branches, seed=seed)
     global_batch = args.train_batch_size * args.world_size
     return EpochSampler(order, num_samples=len(samples), global_batch=global_batch)
