@@ -126,9 +126,10 @@ def is_true(flag: Flag) -> bool:
 
 
 def grouping_notices(training_args: TrainingArguments) -> list[str]:
-    """Why grouping by length does nothing, where it does not."""
+    """Why grouping by length or a row's length does nothing, where it does not."""
     if training_args.packing == "none":
-        return []
+        found = "--pack_tokens has no effect with --packing none: every sample has a row of its own."
+        return [] if training_args.pack_tokens is None else [found]
     names = ("group_by_modality_length", "group_by_length")
     return [
         f"--{name} has no effect with --packing {training_args.packing}: batches are drawn by picture, and "
@@ -148,6 +149,9 @@ def value_problems(
     for name in ("max_branches", "model_max_length", "lora_r", "lora_alpha"):
         if getattr(training_args, name) < 1:
             problems.append(f"--{name} is {getattr(training_args, name)}; it must be at least 1")
+    pack_tokens = training_args.pack_tokens
+    if pack_tokens is not None and pack_tokens < 1:
+        problems.append(f"--pack_tokens is {pack_tokens}; it must be at least 1, or left out")
     if not 0 <= training_args.lora_dropout < 1:
         problems.append(f"--lora_dropout is {training_args.lora_dropout}; it must be at least 0 and below 1")
     if training_args.remove_unused_columns:

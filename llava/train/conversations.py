@@ -1,6 +1,7 @@
 """The training set: samples of a conversation JSON, encoded when they are asked for."""
 
 import logging
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,12 +9,17 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from llava import constants, processing, rendering
+from llava import tokenizer as tokenizers_module
 from llava.constants import IGNORE_INDEX
 from llava.conversation import Template
 from llava.errors import UsageError
-from llava.processing import encode_sample
+from llava.processing import Encoded, encode_sample
+from llava.train import token_store
+from llava.train.index_file import MappedIndex, digest_of, digest_of_code
 from llava.train.packing import Example
 from llava.train.sample_index import Sample, SampleIndex
+from llava.train.token_store import TokenStore, temporary_folder
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +49,13 @@ class ConversationDataset(torch.utils.data.Dataset):
     `UsageError` with row and id for a sample whose pictures do not fit into the length.
     """
 
-    def __init__(self, samples: Sequence[Sample], encoding: Encoding) -> None:
+    def __init__(
+        self, samples: Sequence[Sample], encoding: Encoding, store: TokenStore | None = None
+    ) -> None:
+        """`store` keeps samples that were encoded; it must be of these samples and this encoding."""
         self.samples = samples
         self.encoding = encoding
+        self.store = store
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -56,8 +66,17 @@ class ConversationDataset(torch.utils.data.Dataset):
     def example(self, index: int) -> Example:
         """A sample, encoded; cut to the length, it may have no target left (`check_long_samples` tells)."""
         sample = self.samples[index]
+        encoded = None if self.store is None else self.store.get(index)
+        if encoded is None:
+            encoded = self.encode(sample)
+            if self.store is not None:
+                self.store.put(index, encoded)
+        return Example(sample.sample_id, encoded, sample.images)
+
+    def encode(self, sample: Sample) -> Encoded:
+        """Ids and labels of a sample; `UsageError` with its row and id."""
         try:
-            encoded = encode_sample(
+            return encode_sample(
                 sample.turns,
                 self.encoding.template,
                 self.encoding.tokenizer,
@@ -67,7 +86,27 @@ class ConversationDataset(torch.utils.data.Dataset):
             )
         except UsageError as error:
             raise UsageError(f"row {sample.row} (id {sample.sample_id}): {error}") from None
-        return Example(sample.sample_id, encoded, sample.images)
+
+
+def open_store(samples: Sequence[Sample], encoding: Encoding) -> TokenStore | None:
+    """Where encoded samples are kept: beside a kept index for later runs too, else as long as this process.
+
+    None where nothing can be written.
+    """
+    tokenizer = encoding.tokenizer
+    code = digest_of_code(constants, processing, rendering, token_store, tokenizers_module)
+    settings = [encoding.template, encoding.num_patches, encoding.max_length, encoding.start_end]
+    parts = [tokenizer.backend_tokenizer.to_str(), type(tokenizer).__name__, tokenizer.bos_token_id]
+    try:
+        if isinstance(samples, MappedIndex):
+            # maps of one file are the same on one machine only
+            folder = samples.folder_beside(f"tokens-{digest_of(code, *settings, *parts, platform.node())}")
+        else:
+            folder = temporary_folder()
+        return TokenStore(folder, len(samples), num_patches=encoding.num_patches, num_tokens=len(tokenizer))
+    except OSError as error:
+        logger.warning("Samples are encoded anew in every epoch: %s.", error)
+        return None
 
 
 def check_long_samples(dataset: ConversationDataset) -> None:

@@ -8,10 +8,12 @@ import contextlib
 import hashlib
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import BinaryIO
 
 import numpy as np
@@ -30,10 +32,11 @@ BLOCK = 1 << 22
 
 @dataclass(frozen=True)
 class Source:
-    """What an index is made from: the file and the folder of its pictures."""
+    """What an index is made from: the file, the folder of its pictures, and the code that reads them."""
 
     data: Path
     images: Path | None
+    code: str
 
     @property
     def name(self) -> str:
@@ -45,7 +48,7 @@ class Source:
         """What must be equal for an index to be used: the content of the file, not its time."""
         with self.data.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"format": FORMAT, "content": digest, "images": str(self.images)}
+        return {"format": FORMAT, "content": digest, "images": str(self.images), "code": self.code}
 
     def state(self) -> tuple[int, int, int]:
         """What changes when the file is written to while it is read."""
@@ -54,11 +57,18 @@ class Source:
 
 
 class MappedIndex(SampleIndex):
-    """A `SampleIndex` in a file; another process that is handed one maps the file itself."""
+    """A `SampleIndex` in a file; another process that is handed one maps the file itself.
+
+    `file`, and beside it folders for what is made from the samples: they go when the index is made anew.
+    """
 
     def __init__(self, file: Path) -> None:
-        super().__init__(np.memmap(file, np.uint8, mode="r")[:-TAIL_BYTES])
+        super().__init__(np.asarray(np.memmap(file, np.uint8, mode="r"))[:-TAIL_BYTES])
         self.file = file
+
+    def folder_beside(self, name: str) -> Path:
+        """The folder of this name for what is made from the samples."""
+        return self.file.with_suffix(f".{name}")
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
         return reopen, (self.file, self.facts)
@@ -119,6 +129,7 @@ def cached_index(
                     if is_locked:
                         remove_unfinished(file)
                     write_index(file, fill_and_check)
+                    remove_folders_beside(file)
                     index = MappedIndex(file)
                 return index
         except OSError as error:
@@ -176,6 +187,22 @@ def remove_unfinished(file: Path) -> None:
     """Remove what a killed process left of this index; called by whoever holds its lock."""
     for left in file.parent.glob(f"{file.stem}.*.unfinished"):
         left.unlink(missing_ok=True)
+
+
+def remove_folders_beside(file: Path) -> None:
+    """Remove what was made from the samples of the index that stood here before."""
+    for folder in file.parent.glob(f"{file.stem}.*/"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def digest_of(*values: object) -> str:
+    """A short name for what these values, as text, stand for."""
+    return hashlib.sha256("\n".join(str(value) for value in values).encode()).hexdigest()[:16]
+
+
+def digest_of_code(*modules: ModuleType) -> str:
+    """A name for the code of these modules: what an edited module once made is not taken for its own."""
+    return digest_of(*(Path(str(module.__file__)).read_text(encoding="utf-8") for module in modules))
 
 
 @contextlib.contextmanager

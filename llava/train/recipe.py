@@ -19,7 +19,7 @@ from llava.errors import UsageError
 from llava.processing import load_image, process_image
 from llava.train.arguments import ModelArguments, TrainingArguments, parse_arguments
 from llava.train.collator import PackingCollator
-from llava.train.conversations import ConversationDataset, Encoding, check_long_samples
+from llava.train.conversations import ConversationDataset, Encoding, check_long_samples, open_store
 from llava.train.length_grouping import length_of, modality_length_of
 from llava.train.sample_index import Sample, SampleIndex
 from llava.train.sampler import EpochSampler, LengthOrder, PictureOrder
@@ -27,6 +27,7 @@ from llava.train.samples import check_pictures, read_samples
 from llava.train.saving import CheckpointWriter
 from llava.train.starting_model import Start, build_for_training, choose_trainable
 from llava.train.summary import module_table, show_sample, steps_of
+from llava.train.token_store import TokenStore
 from llava.train.trainer import LlavaTrainer, last_checkpoint, step_of
 
 logger = logging.getLogger("llava")
@@ -53,7 +54,7 @@ def run(argv: list[str]) -> None:
         training_args.model_max_length,
         start_end=start.model.config.mm_use_im_start_end,
     )
-    dataset = ConversationDataset(samples, encoding)
+    dataset = ConversationDataset(samples, encoding, store_of(samples, encoding, training_args))
     check_long_samples(dataset)
     trainer = LlavaTrainer(
         trainable,
@@ -68,6 +69,7 @@ def run(argv: list[str]) -> None:
                 image_processor=start.image_processor,
                 image_aspect_ratio=start.model.config.image_aspect_ratio,
             ),
+            capacity=training_args.pack_tokens,
         ),
     )
     announce(trainer, dataset, resume_from)
@@ -97,6 +99,13 @@ def choose_sampler(samples: Sequence[Sample], args: TrainingArguments) -> EpochS
         order = PictureOrder(keys, max_branches=args.max_branches, seed=seed)
     global_batch = args.train_batch_size * args.world_size
     return EpochSampler(order, num_samples=len(samples), global_batch=global_batch)
+
+
+def store_of(samples: Sequence[Sample], encoding: Encoding, args: TrainingArguments) -> TokenStore | None:
+    """Where encoded samples are kept, if the run draws any of them twice."""
+    count = partial(steps_of, len(samples), global_batch=samples_per_step(args))
+    steps = count(epochs=args.num_train_epochs, max_steps=args.max_steps)
+    return open_store(samples, encoding) if steps > count(epochs=1, max_steps=-1) else None
 
 
 def writer_of(start: Start, model_args: ModelArguments, training_args: TrainingArguments) -> CheckpointWriter:

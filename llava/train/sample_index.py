@@ -204,8 +204,13 @@ class SampleIndex(Sequence[Sample]):
 
     def named_pictures(self) -> Iterator[tuple[str, str]]:
         """What the data file calls each picture, and the path that the name led to."""
-        for number, picture in enumerate(self.arrays["name_pictures"].tolist()):
-            yield self._text("names", number).decode(), self.picture_path(picture)
+        paths = [os.fsdecode(path) for path in self._texts("paths")]
+        for name, picture in zip(self._texts("names"), self.arrays["name_pictures"].tolist(), strict=True):
+            yield name.decode(), paths[picture]
+
+    def _texts(self, name: str) -> Iterator[bytes]:
+        content, ends = self.arrays[name].tobytes(), self.arrays[f"{name}_ends"].tolist()
+        return (content[start:end] for start, end in pairwise(ends))
 
     @property
     def num_pictures(self) -> np.ndarray:

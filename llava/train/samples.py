@@ -7,11 +7,13 @@ A row, whose `id` and `image` may be missing:
 """
 
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from llava import records
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import UsageError
 from llava.records import (
@@ -25,7 +27,8 @@ from llava.records import (
     shorten,
     text_problem,
 )
-from llava.train.index_file import Source, cached_index
+from llava.train import row_stream, sample_index
+from llava.train.index_file import Source, cached_index, digest_of_code
 from llava.train.row_stream import stream_rows
 from llava.train.sample_index import ROLES, IndexWriter, Sample, SampleIndex, index_in_memory
 
@@ -245,7 +248,10 @@ def read_samples(data_path: str | Path, image_folder: str | Path | None) -> Samp
         return write_samples(path, pictures, writer)
 
     if path.is_file() and path.stat().st_size >= KEPT_FROM_BYTES:
-        index = cached_index(Source(path, pictures.root), fill, is_current=pictures_are_there(pictures))
+        source = Source(
+            path, pictures.root, digest_of_code(records, row_stream, sample_index, sys.modules[__name__])
+        )
+        index = cached_index(source, fill, is_current=pictures_are_there(pictures))
     else:
         index = index_in_memory(fill)
     if index.facts["num_dropped"]:
