@@ -27,6 +27,8 @@ __all__ = ["DataArguments", "ModelArguments", "TrainingArguments", "parse_argume
 
 logger = logging.getLogger(__name__)
 
+MOST_LOADERS = 8
+
 
 @dataclass
 class TrainingArguments(OwnTrainingArguments, transformers.TrainingArguments):
@@ -63,7 +65,9 @@ def parse_arguments(
     check_flags(argv)
     trainer_fields = {entry.name for entry in fields(TrainingArguments)}
     argv, notices = translate_flags(argv, trainer_fields)
-    argv, more = fit_to_machine(argv, this_machine())
+    machine = this_machine()
+    argv, more = fit_to_machine(argv, machine)
+    argv = add_loader_flags(argv, num_cores=cores_of_this_rank(), has_accelerator=machine.has_accelerator)
     model_args, data_args, training_args = build_groups(argv)
     problems = value_problems(model_args, data_args, training_args)
     if problems:
@@ -118,6 +122,29 @@ def fit_to_machine(argv: Sequence[str], machine: Machine) -> tuple[list[str], li
         flags.append(Flag("tf32", ("False",)))
         notices.append("--tf32 is off: there is no GPU with TF32 (Ampere or newer).")
     return join_flags(flags), notices
+
+
+def cores_of_this_rank() -> int:
+    """Cores that this process may use, shared out to the ranks of this machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def add_loader_flags(argv: Sequence[str], *, num_cores: int, has_accelerator: bool) -> list[str]:
+    """The command line with processes that open pictures ahead of the training, where it names none.
+
+    Beside an accelerator all cores but one may do that, up to eight; on a CPU the training itself needs them,
+    and one process is enough to hide the opening of pictures. They live on over the epochs.
+    """
+    flags = split_flags(argv)
+    given = {flag.name: flag.words for flag in flags}
+    if "dataloader_num_workers" not in given:
+        most = min(MOST_LOADERS, max(1, num_cores - 1)) if has_accelerator else min(1, num_cores - 1)
+        given["dataloader_num_workers"] = (str(most),)
+        flags.append(Flag("dataloader_num_workers", (str(most),)))
+    if "dataloader_persistent_workers" not in given and given["dataloader_num_workers"] != ("0",):
+        flags.append(Flag("dataloader_persistent_workers", ("True",)))
+    return join_flags(flags)
 
 
 def is_true(flag: Flag) -> bool:

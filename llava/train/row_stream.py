@@ -134,8 +134,8 @@ class Window:
                 raise self.located(error) from None
             except RecursionError:
                 raise ValueError("nested too deeply; rows hold plain texts and lists") from None
-            if end < len(self.text) or not self.more(twice=True):
-                return value, end
+            if end + LONGEST_WORD <= len(self.text) or not self.more(twice=True):
+                return value, end  # else it may be a number that goes on: 1 of 1.5
 
     def located(self, error: json.JSONDecodeError) -> ValueError:
         """The message for an error within the window, with its place in the whole text."""
