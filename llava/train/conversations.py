@@ -4,6 +4,7 @@ import logging
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -96,14 +97,24 @@ def open_store(samples: Sequence[Sample], encoding: Encoding) -> TokenStore | No
     tokenizer = encoding.tokenizer
     code = digest_of_code(constants, processing, rendering, token_store, tokenizers_module)
     settings = [encoding.template, encoding.num_patches, encoding.max_length, encoding.start_end]
-    parts = [tokenizer.backend_tokenizer.to_str(), type(tokenizer).__name__, tokenizer.bos_token_id]
+    parts = [
+        tokenizer.backend_tokenizer.to_str(),
+        type(tokenizer).__name__,
+        tokenizer.bos_token_id,
+        version("tokenizers"),
+    ]
     try:
         if isinstance(samples, MappedIndex):
             # maps of one file are the same on one machine only
             folder = samples.folder_beside(f"tokens-{digest_of(code, *settings, *parts, platform.node())}")
         else:
             folder = temporary_folder()
-        return TokenStore(folder, len(samples), num_patches=encoding.num_patches, num_tokens=len(tokenizer))
+        return TokenStore(
+            folder,
+            len(samples),
+            num_patches=encoding.num_patches,
+            num_tokens=1 + max(tokenizer.get_vocab().values()),
+        )
     except OSError as error:
         logger.warning("Samples are encoded anew in every epoch: %s.", error)
         return None

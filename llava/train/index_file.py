@@ -128,6 +128,9 @@ def cached_index(
                 if index is None or not is_current(index):
                     if is_locked:
                         remove_unfinished(file)
+                    logger.info(
+                        "Reading %s; what is read is kept in %s for the next start.", source.data, folder
+                    )
                     write_index(file, fill_and_check)
                     remove_folders_beside(file)
                     index = MappedIndex(file)

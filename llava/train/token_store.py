@@ -59,8 +59,13 @@ class TokenStore:
 
     def _open(self) -> None:
         handle = os.open(self.folder / "slots", os.O_RDWR | os.O_CREAT, 0o644)
-        os.ftruncate(handle, max(1, self.num_samples) * 8)
-        os.close(handle)
+        try:
+            # room on the disk is taken now: to write to a map where there is none kills a process
+            os.ftruncate(handle, max(1, self.num_samples) * 8)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(handle, 0, max(1, self.num_samples) * 8)
+        finally:
+            os.close(handle)
         self.slots = np.asarray(np.memmap(self.folder / "slots", "<u8", mode="r+"))
         self.own: Part | None = None
         self.readers: dict[int, int] = {}
@@ -108,7 +113,9 @@ class TokenStore:
         """Keep a sample; where the disk is full, say so once and keep no more."""
         if self.is_full:
             return
-        words = pack(encoded, self.num_patches).astype(self.dtype).tobytes()
+        packed = pack(encoded, self.num_patches)
+        assert packed.max(initial=0) <= np.iinfo(self.dtype).max, "a token id that the vocabulary lacks"
+        words = packed.astype(self.dtype).tobytes()
         rest = HEADER.pack(0, len(words) // self.dtype.itemsize, number)[4:] + words
         record = zlib.crc32(rest).to_bytes(4, "little") + rest
         try:
