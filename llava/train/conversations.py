@@ -10,13 +10,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from llava import constants, processing, rendering
-from llava import tokenizer as tokenizers_module
 from llava.constants import IGNORE_INDEX
 from llava.conversation import Template
 from llava.errors import UsageError
 from llava.processing import Encoded, encode_sample
-from llava.train import token_store
 from llava.train.index_file import MappedIndex, digest_of, digest_of_code
 from llava.train.packing import Example
 from llava.train.sample_index import Sample, SampleIndex
@@ -25,6 +22,8 @@ from llava.train.token_store import TokenStore, temporary_folder
 logger = logging.getLogger(__name__)
 
 SHOWN_PROBLEMS = 20
+CODE = ("constants.py", "processing.py", "rendering.py", "tokenizer.py", "train/token_store.py")
+"""What kept tokens depend on, beside the settings of an encoding."""
 TEMPLATE_BYTES, MARKER_BYTES = 100, 40
 """Generous room for what a template adds to its system text, and to each turn, when tokens are bounded by
 bytes.
@@ -95,7 +94,7 @@ def open_store(samples: Sequence[Sample], encoding: Encoding) -> TokenStore | No
     None where nothing can be written.
     """
     tokenizer = encoding.tokenizer
-    code = digest_of_code(constants, processing, rendering, token_store, tokenizers_module)
+    code = digest_of_code(*CODE)
     settings = [encoding.template, encoding.num_patches, encoding.max_length, encoding.start_end]
     parts = [
         tokenizer.backend_tokenizer.to_str(),

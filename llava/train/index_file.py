@@ -5,6 +5,7 @@ when it is complete. It is used only if its digest is right and it was made from
 """
 
 import contextlib
+import glob
 import hashlib
 import logging
 import os
@@ -13,7 +14,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import BinaryIO
 
 import numpy as np
@@ -28,6 +28,8 @@ MAGIC = b"llava-index\n"
 TAIL_BYTES = hashlib.sha256().digest_size + len(MAGIC)
 CACHE_NAME = ".llava_cache"
 BLOCK = 1 << 22
+LONGEST_STEM = 50
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Source:
     def name(self) -> str:
         """The name of the index: one for each pair of file and folder, so that a new one replaces the old."""
         pair = f"{self.data.resolve()}\n{self.images}"
-        return f"{self.data.stem}-{hashlib.sha256(os.fsencode(pair)).hexdigest()[:16]}.index"
+        return f"{self.data.stem[:LONGEST_STEM]}-{hashlib.sha256(os.fsencode(pair)).hexdigest()[:16]}.index"
 
     def facts(self) -> dict[str, object]:
         """What must be equal for an index to be used: the content of the file, not its time."""
@@ -188,13 +190,13 @@ def write_index(file: Path, fill: Callable[[IndexWriter], dict[str, object]]) ->
 
 def remove_unfinished(file: Path) -> None:
     """Remove what a killed process left of this index; called by whoever holds its lock."""
-    for left in file.parent.glob(f"{file.stem}.*.unfinished"):
+    for left in file.parent.glob(f"{glob.escape(file.stem)}.*.unfinished"):
         left.unlink(missing_ok=True)
 
 
 def remove_folders_beside(file: Path) -> None:
     """Remove what was made from the samples of the index that stood here before."""
-    for folder in file.parent.glob(f"{file.stem}.*/"):
+    for folder in file.parent.glob(f"{glob.escape(file.stem)}.*/"):
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -203,9 +205,11 @@ def digest_of(*values: object) -> str:
     return hashlib.sha256("\n".join(str(value) for value in values).encode()).hexdigest()[:16]
 
 
-def digest_of_code(*modules: ModuleType) -> str:
-    """A name for the code of these modules: what an edited module once made is not taken for its own."""
-    return digest_of(*(Path(str(module.__file__)).read_text(encoding="utf-8") for module in modules))
+def digest_of_code(*names: str) -> str:
+    """A name for the code of these files of the package, as `train/samples.py`: what other code once made is
+    not taken for its own.
+    """
+    return digest_of(*((PACKAGE / name).read_text(encoding="utf-8") for name in names))
 
 
 @contextlib.contextmanager

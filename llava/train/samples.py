@@ -7,13 +7,11 @@ A row, whose `id` and `image` may be missing:
 """
 
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from llava import records
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import UsageError
 from llava.records import (
@@ -27,7 +25,6 @@ from llava.records import (
     shorten,
     text_problem,
 )
-from llava.train import row_stream, sample_index
 from llava.train.index_file import Source, cached_index, digest_of_code
 from llava.train.row_stream import stream_rows
 from llava.train.sample_index import ROLES, IndexWriter, Sample, SampleIndex, index_in_memory
@@ -47,6 +44,8 @@ OTHER_ROLES = {
 }
 KEPT_FROM_BYTES = 16 << 20
 """Smaller data files are read anew at each start, which takes a second or two; nothing is kept of them."""
+CODE = ("records.py", "train/row_stream.py", "train/sample_index.py", "train/samples.py")
+"""What an index depends on."""
 FULL_CHECK_LIMIT = 20_000
 MOST_THREADS = 8
 PICTURES_AT_ONCE = 4096
@@ -248,9 +247,7 @@ def read_samples(data_path: str | Path, image_folder: str | Path | None) -> Samp
         return write_samples(path, pictures, writer)
 
     if path.is_file() and path.stat().st_size >= KEPT_FROM_BYTES:
-        source = Source(
-            path, pictures.root, digest_of_code(records, row_stream, sample_index, sys.modules[__name__])
-        )
+        source = Source(path, pictures.root, digest_of_code(*CODE))
         index = cached_index(source, fill, is_current=pictures_are_there(pictures))
     else:
         index = index_in_memory(fill)

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.index import start, write_pictures, write_rows
 from llava.errors import UsageError
 from llava.records import PictureFolder, Problems
 from llava.train import index_file, samples
@@ -217,6 +218,19 @@ def test_a_damaged_index_is_made_anew(folder: Path, builds: list[Path]) -> None:
     assert index.file.read_bytes() == content, "the same rows give the same bytes"
 
 
+@pytest.mark.parametrize("name", ["rows [1]*.json", "ü" * 100 + ".json", ".json"])
+def test_any_name_of_a_data_file_will_do(name: str, folder: Path) -> None:
+    for number in range(2):
+        (folder / name).write_text(json.dumps([row(id=f"id {number}")]), encoding="utf-8")
+        index = read_samples(folder / name, folder / "images")
+        assert isinstance(index, MappedIndex)
+        assert index[0].sample_id == f"id {number}"
+        assert not index.folder_beside("made").exists(), "it went with the index that it was made from"
+        index.folder_beside("made").mkdir()
+        Path(f"{index.file.with_suffix('')}.x.unfinished").touch()
+    assert len(list((folder / CACHE_NAME).glob("*.unfinished"))) == 1, "one was cleared away"
+
+
 def test_problems_leave_no_index(folder: Path) -> None:
     write(folder, [row(), row(image="nobody.png")])
     for _ in range(2):
@@ -395,6 +409,20 @@ def test_only_samples_that_may_lose_something_are_looked_at(monkeypatch: pytest.
     monkeypatch.setattr(ConversationDataset, "example", lambda *_: pytest.fail("nothing is uncertain"))
     certain = [sample for number, sample in enumerate(given) if number not in uncertain]
     check_long_samples(ConversationDataset(certain, encoding))
+
+
+def test_the_benchmark_starts_twice_and_the_second_time_from_its_index(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    write_pictures(tmp_path / "images", 120)
+    write_rows(tmp_path / "rows.json", 228, 120, random.Random(0))
+    for _ in range(2):
+        found = start(tmp_path, pictures=True)
+        assert set(found["seconds"]) >= {"read_samples", "check_pictures", "plan_epoch"}  # type: ignore[call-overload]
+        assert 0 < found["imports_mib"] <= found["peak_mib"]  # type: ignore[operator]
+    assert len(list((tmp_path / CACHE_NAME).glob("*.index"))) == 1
+    index = read_samples(tmp_path / "rows.json", tmp_path / "images")
+    assert len(index) == 228
+    assert 100 < len(index.picture_rows) <= 120
 
 
 def test_the_format_is_read_by_its_footer() -> None:
