@@ -106,10 +106,12 @@ def cached_index(
     """The kept index of `source`, or a new one that `fill` writes; in memory where nothing can be kept.
 
     `fill` returns facts to keep. `is_current` says whether an index of the same content is still right, for
-    what lies outside of the file.
+    what lies outside of the file. `DataError` when the file cannot be read or changes meanwhile.
     """
-    before = source.state()
-    wanted = source.facts()
+    try:
+        before, wanted = source.state(), source.facts()
+    except OSError as error:
+        raise DataError(f"{source.data} cannot be read ({error}); check its permissions.") from None
 
     def fill_and_check(writer: IndexWriter) -> dict[str, object]:
         own_facts = fill(writer)

@@ -20,6 +20,8 @@ from llava.constants import DEFAULT_IMAGE_TOKEN
 
 FORMAT = 1
 LENGTH_BYTES = 8
+ANY_ID = "surrogatepass"
+"""Ids are never tokenised, so half a character may stand in them."""
 ROLES = ("human", "gpt")
 
 
@@ -89,7 +91,7 @@ class IndexWriter:
         numbers["words"].append(num_words([" ".join(texts)]))
         answers = (turn for turn in range(1, len(texts), 2) if texts[turn].strip())
         numbers["first_answers"].append(next(answers, len(texts) - 1))
-        self.ids.add(sample.sample_id.encode())
+        self.ids.add(sample.sample_id.encode(errors=ANY_ID))
         marked = [turn for turn, text in enumerate(texts) if DEFAULT_IMAGE_TOKEN in text] if names else []
         numbers["last_picture_turns"].append(marked[-1] if marked else -1)
         self._add_pictures(sample, names)
@@ -192,7 +194,7 @@ class SampleIndex(Sequence[Sample]):
         )
         start, end = self.arrays["row_pictures"][row : row + 2].tolist()
         images = tuple(self.picture_path(number) for number in self.arrays["pictures"][start:end].tolist())
-        return Sample(self._text("ids", row).decode(), row, images, turns)
+        return Sample(self._text("ids", row).decode(errors=ANY_ID), row, images, turns)
 
     def _text(self, name: str, number: int) -> bytes:
         start, end = self.arrays[f"{name}_ends"][number : number + 2].tolist()

@@ -231,6 +231,22 @@ def test_any_name_of_a_data_file_will_do(name: str, folder: Path) -> None:
     assert len(list((folder / CACHE_NAME).glob("*.unfinished"))) == 1, "one was cleared away"
 
 
+def test_an_id_may_be_any_text(folder: Path) -> None:
+    write(folder, [row(id="half \ud83d"), row(id=10**30)])
+    assert [sample.sample_id for sample in index_of(folder)] == ["half \ud83d", str(10**30)]
+
+
+def test_a_file_that_cannot_be_read_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(folder, [row()])
+
+    def refuse(*args: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(index_file.hashlib, "file_digest", refuse)
+    with pytest.raises(DataError, match=r"train\.json cannot be read .*check its permissions"):
+        read_samples(file, folder / "images")
+
+
 def test_problems_leave_no_index(folder: Path) -> None:
     write(folder, [row(), row(image="nobody.png")])
     for _ in range(2):
