@@ -5,6 +5,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -104,8 +105,9 @@ def open_store(samples: Sequence[Sample], encoding: Encoding) -> TokenStore | No
     ]
     try:
         if isinstance(samples, MappedIndex):
-            # maps of one file are the same on one machine only
-            folder = samples.folder_beside(f"tokens-{digest_of(code, *settings, *parts, platform.node())}")
+            # what one machine maps another does not see at once; and texts stay with their user
+            owner = [platform.node(), Path.home()]
+            folder = samples.folder_beside(f"tokens-{digest_of(code, *settings, *parts, *owner)}")
         else:
             folder = temporary_folder()
         return TokenStore(

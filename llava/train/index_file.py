@@ -135,7 +135,7 @@ def cached_index(
                     logger.info(
                         "Reading %s; what is read is kept in %s for the next start.", source.data, folder
                     )
-                    write_index(file, fill_and_check)
+                    write_index(file, fill_and_check, mode=source.data.stat().st_mode & 0o666)
                     remove_folders_beside(file)
                     index = MappedIndex(file)
                 return index
@@ -172,8 +172,8 @@ def is_whole(file: Path) -> bool:
         return left == 0 and content.read() == digest.digest() + MAGIC
 
 
-def write_index(file: Path, fill: Callable[[IndexWriter], dict[str, object]]) -> None:
-    """Write an index beside its place, then put it there in one step."""
+def write_index(file: Path, fill: Callable[[IndexWriter], dict[str, object]], *, mode: int) -> None:
+    """Write an index beside its place, then put it there in one step; `mode` says who may read it."""
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f"{file.stem}.", suffix=".unfinished")
     unfinished = Path(name)
     try:
@@ -184,6 +184,7 @@ def write_index(file: Path, fill: Callable[[IndexWriter], dict[str, object]]) ->
             out.write(digested.digest.digest() + MAGIC)
             out.flush()
             os.fsync(out.fileno())
+        unfinished.chmod(mode)
         os.replace(unfinished, file)
     except BaseException:
         unfinished.unlink(missing_ok=True)

@@ -52,7 +52,7 @@ class TokenStore:
         """`num_patches`: tokens of a picture; `num_tokens`: all token ids are smaller. `OSError` if the
         folder cannot be written.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder, self.num_samples, self.num_patches = folder, num_samples, num_patches
         self.dtype = np.dtype("<u2" if 2 * (num_tokens + 1) <= 1 << 16 else "<u4")
         self._open()

@@ -231,6 +231,12 @@ def test_any_name_of_a_data_file_will_do(name: str, folder: Path) -> None:
     assert len(list((folder / CACHE_NAME).glob("*.unfinished"))) == 1, "one was cleared away"
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+def test_an_index_may_be_read_by_those_who_may_read_the_data(mode: int, folder: Path) -> None:
+    write(folder, [row()]).chmod(mode)
+    assert index_of(folder).file.stat().st_mode & 0o777 == mode
+
+
 def test_an_id_may_be_any_text(folder: Path) -> None:
     write(folder, [row(id="half \ud83d"), row(id=10**30)])
     assert [sample.sample_id for sample in index_of(folder)] == ["half \ud83d", str(10**30)]
