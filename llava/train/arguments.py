@@ -134,17 +134,14 @@ def add_loader_flags(argv: Sequence[str], *, num_cores: int, has_accelerator: bo
     """The command line with processes that open pictures ahead of the training, where it names none.
 
     Beside an accelerator all cores but one may do that, up to eight; on a CPU the training itself needs them,
-    and one process is enough to hide the opening of pictures. They live on over the epochs.
+    and one process is enough to hide the opening of pictures. They start anew in every epoch: workers that
+    stay draw no new seed from torch's generator, so that dropout would differ after an interruption.
     """
     flags = split_flags(argv)
-    given = {flag.name: flag.words for flag in flags}
-    if "dataloader_num_workers" not in given:
-        most = min(MOST_LOADERS, max(1, num_cores - 1)) if has_accelerator else min(1, num_cores - 1)
-        given["dataloader_num_workers"] = (str(most),)
-        flags.append(Flag("dataloader_num_workers", (str(most),)))
-    if "dataloader_persistent_workers" not in given and given["dataloader_num_workers"] != ("0",):
-        flags.append(Flag("dataloader_persistent_workers", ("True",)))
-    return join_flags(flags)
+    if any(flag.name == "dataloader_num_workers" for flag in flags):
+        return list(argv)
+    most = min(MOST_LOADERS, max(1, num_cores - 1)) if has_accelerator else min(1, num_cores - 1)
+    return join_flags([*flags, Flag("dataloader_num_workers", (str(most),))])
 
 
 def is_true(flag: Flag) -> bool:
