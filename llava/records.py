@@ -3,12 +3,14 @@
 A problem names row, field, what was found and wanted, and the remedy; those of a file are raised together.
 """
 
+import codecs
 import difflib
+import itertools
 import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,8 +18,11 @@ from pathlib import Path
 from llava.errors import UsageError
 
 SHOWN_PROBLEMS = 20
+CHUNK_BYTES = 1 << 16
 LARGEST_FOLDER = 5000
 """Names of larger folders are not compared one by one when a near one is looked for."""
+PLAIN_NAME = re.compile(r"(?:[\w-][\w .-]*/)*[\w-][\w .-]*", re.ASCII)
+"""Names that stay within their folder and are no URL, whatever the system."""
 
 
 class DataError(UsageError):
@@ -95,29 +100,54 @@ def suggestion(path: Path) -> str:
 
 def read_text(path: Path, wanted: str) -> str:
     """A UTF-8 file, with or without a byte-order mark; `DataError` for anything else than `wanted`."""
+    return "".join(text_chunks(path, wanted))
+
+
+def text_chunks(path: Path, wanted: str, *, size: int = CHUNK_BYTES) -> Iterator[str]:
+    """The text of a UTF-8 file in pieces of `size` bytes; `DataError` for anything else than `wanted`."""
     if path.is_dir():
         raise DataError(f"{path} is a folder; name the {wanted} itself.")
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            yield from decode_chunks(iter(lambda: file.read(size), b""), path, wanted)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist{suggestion(path)}; name a {wanted}.") from None
+    except DataError:
+        raise
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}); check its permissions.") from None
-    if content.startswith(b"\x1f\x8b"):
-        raise DataError(f"{path} is compressed with gzip; unpack it first (gunzip).")
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{path} is in UTF-16; save it in UTF-8.")
-    if not content.strip():
+
+
+def decode_chunks(chunks: Iterable[bytes], path: Path, wanted: str) -> Iterator[str]:
+    """Bytes of a file to its text; `DataError` for what is no UTF-8 text, and for blanks only."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    num_lines, blank, head = 0, True, b""
+    for content in itertools.chain(chunks, [b""]):
+        if len(head) < 2:
+            head += content[:2]
+            refuse_other_kinds(head, path)
+        if b"\0" in content:
+            line = num_lines + content[: content.index(b"\0")].count(b"\n") + 1
+            raise DataError(f"{path} line {line}: a NUL byte; the file is damaged, copy it again.")
+        blank = blank and not content.strip()
+        try:
+            text = decoder.decode(content, final=not content)
+        except UnicodeDecodeError as error:
+            line = num_lines + error.object[: error.start].count(b"\n") + 1
+            found = f"byte {error.object[error.start]:#x} is not UTF-8"
+            raise DataError(f"{path} line {line}: {found}; save the file in UTF-8.") from None
+        num_lines += content.count(b"\n")
+        yield text
+    if blank:
         raise DataError(f"{path} is empty; a {wanted} was wanted.")
-    if b"\0" in content:
-        line = content[: content.index(b"\0")].count(b"\n") + 1
-        raise DataError(f"{path} line {line}: a NUL byte; the file is damaged, copy it again.")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        found = f"byte {content[error.start]:#x} is not UTF-8"
-        raise DataError(f"{path} line {line}: {found}; save the file in UTF-8.") from None
+
+
+def refuse_other_kinds(head: bytes, path: Path) -> None:
+    """`DataError` for files that begin as gzip or UTF-16 do."""
+    if head.startswith(b"\x1f\x8b"):
+        raise DataError(f"{path} is compressed with gzip; unpack it first (gunzip).")
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path} is in UTF-16; save it in UTF-8.")
 
 
 def refuse_constant(name: str) -> object:
@@ -196,17 +226,24 @@ def read_lines(path: Path, text: str) -> list[Row]:
 
 def parse_lines(text: str) -> tuple[list[Row], list[str]]:
     """JSON lines to rows, and what is wrong with each line that is no JSON; blank lines are neither."""
-    rows: list[Row] = []
     broken: list[str] = []
-    for number, line in enumerate(text.split("\n"), start=1):
+    return list(rows_of_lines(text.split("\n"), broken)), broken
+
+
+def rows_of_lines(lines: Iterable[str], broken: list[str]) -> Iterator[Row]:
+    """Rows of the lines that are JSON; what is wrong with the others is added to `broken`."""
+    count = 0
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            rows.append(Row(len(rows), f"line {number}", parse_json(line, number)))
+            row = Row(count, f"line {number}", parse_json(line, number))
         except ValueError as error:
             message = str(error)
             broken.append(message if message.startswith("line ") else f"line {number}: {message}")
-    return rows, broken
+            continue
+        count += 1
+        yield row
 
 
 def read_object(path: Path, wanted: str) -> dict[str, object]:
@@ -265,10 +302,23 @@ class PictureFolder:
             problem = "is a file" if self.folder.exists() else f"does not exist{suggestion(self.folder)}"
             raise UsageError(f"{flag} {self.folder} {problem}; name the folder of the pictures.")
         self.root = None if self.folder is None else self.folder.resolve()
-        self.find = cache(self._find)
+        self.find = cache(lambda name: self._find_plain(name) or self._find(name))
+        self.has_no_link = cache(lambda folder: os.path.realpath(folder) == folder)
         self.resolve_folder = cache(lambda folder: Path(os.path.realpath(folder)))
         self.names = cache(lambda folder: tuple(os.listdir(folder)))
         self.suggestions_left = SHOWN_PROBLEMS
+
+    def _find_plain(self, name: str) -> tuple[str, None] | None:
+        """What `_find` gives for a plain name without links on its way, quickly; None to look carefully."""
+        if self.root is None or os.sep != "/" or not PLAIN_NAME.fullmatch(name):
+            return None
+        path = f"{self.root}/{name}"
+        if not self.has_no_link(path[: path.rindex("/")]):
+            return None
+        try:
+            return (path, None) if stat.S_ISREG(os.lstat(path).st_mode) else None
+        except OSError:
+            return None
 
     def _find(self, name: str) -> tuple[str | None, str | None]:
         """The absolute path of a picture, or what is wrong with its name."""

@@ -27,6 +27,8 @@ __all__ = ["DataArguments", "ModelArguments", "TrainingArguments", "parse_argume
 
 logger = logging.getLogger(__name__)
 
+MOST_LOADERS = 8
+
 
 @dataclass
 class TrainingArguments(OwnTrainingArguments, transformers.TrainingArguments):
@@ -63,7 +65,9 @@ def parse_arguments(
     check_flags(argv)
     trainer_fields = {entry.name for entry in fields(TrainingArguments)}
     argv, notices = translate_flags(argv, trainer_fields)
-    argv, more = fit_to_machine(argv, this_machine())
+    machine = this_machine()
+    argv, more = fit_to_machine(argv, machine)
+    argv = add_loader_flags(argv, num_cores=cores_of_this_rank(), has_accelerator=machine.has_accelerator)
     model_args, data_args, training_args = build_groups(argv)
     problems = value_problems(model_args, data_args, training_args)
     if problems:
@@ -120,15 +124,36 @@ def fit_to_machine(argv: Sequence[str], machine: Machine) -> tuple[list[str], li
     return join_flags(flags), notices
 
 
+def cores_of_this_rank() -> int:
+    """Cores that this process may use, shared out to the ranks of this machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def add_loader_flags(argv: Sequence[str], *, num_cores: int, has_accelerator: bool) -> list[str]:
+    """The command line with processes that open pictures ahead of the training, where it names none.
+
+    Beside an accelerator all cores but one may do that, up to eight; on a CPU the training itself needs them,
+    and one process is enough to hide the opening of pictures. They start anew in every epoch: workers that
+    stay draw no new seed from torch's generator, so that dropout would differ after an interruption.
+    """
+    flags = split_flags(argv)
+    if any(flag.name == "dataloader_num_workers" for flag in flags):
+        return list(argv)
+    most = min(MOST_LOADERS, max(1, num_cores - 1)) if has_accelerator else min(1, num_cores - 1)
+    return join_flags([*flags, Flag("dataloader_num_workers", (str(most),))])
+
+
 def is_true(flag: Flag) -> bool:
     """A switch is on when it stands alone or says so."""
     return not flag.words or flag.words[0].lower() in ("true", "t", "yes", "y", "1")
 
 
 def grouping_notices(training_args: TrainingArguments) -> list[str]:
-    """Why grouping by length does nothing, where it does not."""
+    """Why grouping by length or a row's length does nothing, where it does not."""
     if training_args.packing == "none":
-        return []
+        found = "--pack_tokens has no effect with --packing none: every sample has a row of its own."
+        return [] if training_args.pack_tokens is None else [found]
     names = ("group_by_modality_length", "group_by_length")
     return [
         f"--{name} has no effect with --packing {training_args.packing}: batches are drawn by picture, and "
@@ -148,6 +173,9 @@ def value_problems(
     for name in ("max_branches", "model_max_length", "lora_r", "lora_alpha"):
         if getattr(training_args, name) < 1:
             problems.append(f"--{name} is {getattr(training_args, name)}; it must be at least 1")
+    pack_tokens = training_args.pack_tokens
+    if pack_tokens is not None and pack_tokens < 1:
+        problems.append(f"--pack_tokens is {pack_tokens}; it must be at least 1, or left out")
     if not 0 <= training_args.lora_dropout < 1:
         problems.append(f"--lora_dropout is {training_args.lora_dropout}; it must be at least 0 and below 1")
     if training_args.remove_unused_columns:

@@ -1,24 +1,34 @@
 """The training set: samples of a conversation JSON, encoded when they are asked for."""
 
 import logging
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from llava.constants import IGNORE_INDEX
 from llava.conversation import Template
 from llava.errors import UsageError
-from llava.processing import encode_sample
+from llava.processing import Encoded, encode_sample
+from llava.train.index_file import MappedIndex, digest_of, digest_of_code
 from llava.train.packing import Example
-from llava.train.samples import Sample
+from llava.train.sample_index import Sample, SampleIndex
+from llava.train.token_store import TokenStore, temporary_folder
 
 logger = logging.getLogger(__name__)
 
 SHOWN_PROBLEMS = 20
-TEMPLATE_BYTES = 400
-"""Generous room for the template's own text when tokens are bounded by bytes."""
+CODE = ("constants.py", "processing.py", "rendering.py", "tokenizer.py", "train/token_store.py")
+"""What kept tokens depend on, beside the settings of an encoding."""
+TEMPLATE_BYTES, MARKER_BYTES = 100, 40
+"""Generous room for what a template adds to its system text, and to each turn, when tokens are bounded by
+bytes.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,9 +50,13 @@ class ConversationDataset(torch.utils.data.Dataset):
     `UsageError` with row and id for a sample whose pictures do not fit into the length.
     """
 
-    def __init__(self, samples: Sequence[Sample], encoding: Encoding) -> None:
+    def __init__(
+        self, samples: Sequence[Sample], encoding: Encoding, store: TokenStore | None = None
+    ) -> None:
+        """`store` keeps samples that were encoded; it must be of these samples and this encoding."""
         self.samples = samples
         self.encoding = encoding
+        self.store = store
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -53,8 +67,17 @@ class ConversationDataset(torch.utils.data.Dataset):
     def example(self, index: int) -> Example:
         """A sample, encoded; cut to the length, it may have no target left (`check_long_samples` tells)."""
         sample = self.samples[index]
+        encoded = None if self.store is None else self.store.get(index)
+        if encoded is None:
+            encoded = self.encode(sample)
+            if self.store is not None:
+                self.store.put(index, encoded)
+        return Example(sample.sample_id, encoded, sample.images)
+
+    def encode(self, sample: Sample) -> Encoded:
+        """Ids and labels of a sample; `UsageError` with its row and id."""
         try:
-            encoded = encode_sample(
+            return encode_sample(
                 sample.turns,
                 self.encoding.template,
                 self.encoding.tokenizer,
@@ -64,24 +87,51 @@ class ConversationDataset(torch.utils.data.Dataset):
             )
         except UsageError as error:
             raise UsageError(f"row {sample.row} (id {sample.sample_id}): {error}") from None
-        return Example(sample.sample_id, encoded, sample.images)
+
+
+def open_store(samples: Sequence[Sample], encoding: Encoding) -> TokenStore | None:
+    """Where encoded samples are kept: beside a kept index for later runs too, else as long as this process.
+
+    None where nothing can be written.
+    """
+    tokenizer = encoding.tokenizer
+    code = digest_of_code(*CODE)
+    settings = [encoding.template, encoding.num_patches, encoding.max_length, encoding.start_end]
+    parts = [
+        tokenizer.backend_tokenizer.to_str(),
+        type(tokenizer).__name__,
+        tokenizer.bos_token_id,
+        version("tokenizers"),
+    ]
+    try:
+        if isinstance(samples, MappedIndex):
+            # what one machine maps another does not see at once; and texts stay with their user
+            owner = [platform.node(), Path.home()]
+            folder = samples.folder_beside(f"tokens-{digest_of(code, *settings, *parts, *owner)}")
+        else:
+            folder = temporary_folder()
+        return TokenStore(
+            folder,
+            len(samples),
+            num_patches=encoding.num_patches,
+            num_tokens=1 + max(tokenizer.get_vocab().values()),
+        )
+    except OSError as error:
+        logger.warning("Samples are encoded anew in every epoch: %s.", error)
+        return None
 
 
 def check_long_samples(dataset: ConversationDataset) -> None:
-    """Encode every sample that could be cut, so that what the length does to it is known before the first
-    step.
+    """Encode every sample that the length could rob of its pictures or its targets, so that this is known
+    before the first step.
 
     Raises `UsageError` when a picture does not fit whole, or when no sample at all keeps a target. Single
     samples without a target are listed in a warning and stay, as in the original: they add nothing to a loss.
-    A token covers at least one byte, so samples with few bytes cannot be cut and are not encoded here.
     """
     encoding = dataset.encoding
     problems, without_target = [], []
-    for index, sample in enumerate(dataset.samples):
-        num_bytes = sum(len(text.encode()) for _, text in sample.turns)
-        markers = TEMPLATE_BYTES + 40 * len(sample.turns)
-        if num_bytes + markers + len(sample.images) * encoding.num_patches <= encoding.max_length:
-            continue
+    for index in uncertain_samples(dataset).tolist():
+        sample = dataset.samples[index]
         try:
             labels = dataset.example(index).encoded.labels
         except UsageError as error:
@@ -101,6 +151,19 @@ def check_long_samples(dataset: ConversationDataset) -> None:
     if len(without_target) == len(dataset):
         raise UsageError(found)
     logger.warning(found)
+
+
+def uncertain_samples(dataset: ConversationDataset) -> np.ndarray:
+    """Indices of the samples whose first answer or last picture may lie behind the length, (N,).
+
+    A token covers at least one byte, so what is certain needs no tokens: a sample whose turns up to there
+    have few bytes.
+    """
+    encoding, index = dataset.encoding, SampleIndex.of(dataset.samples)
+    template_bytes = TEMPLATE_BYTES + len(encoding.template.system.encode())
+    most_tokens = template_bytes + index.bytes_to_learn(per_turn=MARKER_BYTES)
+    most_tokens += index.num_pictures * encoding.num_patches
+    return np.flatnonzero(most_tokens > encoding.max_length)
 
 
 def listing(entries: Sequence[str]) -> str:

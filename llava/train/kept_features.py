@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from llava.train.arguments import TrainingArguments
-from llava.train.samples import Sample
+from llava.train.sample_index import Sample, SampleIndex
 from llava.train.starting_model import Start
 from llava.train.summary import autocast_type, samples_per_step
 from llava.train.vision_cache import (
@@ -36,12 +36,13 @@ def kept_features(
     granted.
     """
     model = start.model
-    paths = list(dict.fromkeys(path for sample in samples for path in sample.images))
-    use = use_of(start, samples, len(paths), args)
+    index = SampleIndex.of(samples)
+    use = use_of(start, index, args)
     kind, why = agreed(choose_kind(args.cache_vision_features, use, free_bytes=free_memory()))
     logger.info("Vision features: %s (%s).", "not kept" if kind == "off" else f"kept, {kind}", why)
     if kind == "off":
         return None
+    paths = [index.picture_path(number) for number in range(use.num_pictures)]
     seer = Seer(
         model,
         load_pixels,
@@ -59,17 +60,18 @@ def kept_features(
     return keep_on_disk(seer, paths, folder, *seeing, *preparing)
 
 
-def use_of(start: Start, samples: Sequence[Sample], num_pictures: int, args: TrainingArguments) -> Use:
+def use_of(start: Start, index: SampleIndex, args: TrainingArguments) -> Use:
     """What the run would gain from keeping features, and what they would take."""
     model, tower = start.model, start.model.model.vision_tower
     epochs = args.num_train_epochs
     if args.max_steps > 0:
-        epochs = args.max_steps * samples_per_step(args) / len(samples)
+        epochs = args.max_steps * samples_per_step(args) / len(index)
     seen = times_seen(
-        [sample.images for sample in samples],
+        index.groups,
+        index.num_pictures,
         shared=args.packing == "shared",
         max_branches=args.max_branches,
         epochs=epochs,
     )
     bytes_each = model.num_patches * model.config.vision_width * next(tower.parameters()).element_size()
-    return Use(num_pictures, seen, bytes_each, obstacle_of(tower))
+    return Use(len(index.picture_rows), seen, bytes_each, obstacle_of(tower))

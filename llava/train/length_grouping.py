@@ -8,14 +8,19 @@ from collections.abc import Sequence
 import torch
 
 from llava.errors import UsageError
+from llava.train.sample_index import num_words
+
+__all__ = [
+    "deal_evenly",
+    "length_grouped",
+    "length_of",
+    "modality_length_grouped",
+    "modality_length_of",
+    "num_words",
+]
 
 PICTURE_WORDS = 128
 """What a picture counts in words, where lengths of samples with and without one are compared."""
-
-
-def num_words(texts: Sequence[str]) -> int:
-    """Words of a conversation, separated by blanks."""
-    return sum(len(text.split()) for text in texts)
 
 
 def length_of(words: int, *, has_picture: bool) -> int:

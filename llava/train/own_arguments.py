@@ -64,6 +64,9 @@ class OwnTrainingArguments:
     packing: Literal["none", "packed", "shared"] = flag(
         "shared", "rows of the batch: one sample each, several samples, or questions that share their picture"
     )
+    pack_tokens: int | None = flag(
+        None, "most tokens of a packed row; default: those of the longest group of each batch"
+    )
     max_branches: int = flag(8, "most samples of one picture that share a prefix")
     cache_vision_features: Literal["auto", "memory", "disk", "off"] = flag(
         "auto",

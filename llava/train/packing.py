@@ -9,14 +9,18 @@ A token sees the prefix and its own branch (`llava.model.attention`), positions 
 each branch, and the first token of a branch is predicted by the last token of the prefix.
 """
 
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 
 from llava.constants import IGNORE_INDEX
 from llava.model.attention import PREFIX
 from llava.processing import Encoded
 
 MODES = ("none", "packed", "shared")
+GOOD_ENOUGH = 0.005
+"""Padding, as a share of the tokens, at which the search for better rows ends."""
 
 
 @dataclass(frozen=True)
@@ -73,22 +77,84 @@ def group_length(group: Sequence[Example]) -> int:
 
 
 def plan_rows(lengths: Sequence[int], *, capacity: int) -> list[list[int]]:
-    """Indices of groups per row: longest first, each into the first row with room; none is split.
+    """Indices of groups per row, in rows that leave as little padding as could be found; none is split.
 
-    A group longer than `capacity` gets a row of its own.
+    Rows have at most `capacity` tokens, or those of the longest group where it has more. All rows of a batch
+    are padded to its widest, so rows that are equally full are sought, for each number of rows.
     """
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda number: (-lengths[number], number)):
-        for row, free in enumerate(room):
-            if lengths[index] <= free:
-                rows[row].append(index)
-                room[row] -= lengths[index]
-                break
+    total, longest = sum(lengths), max(lengths, default=0)
+    capacity = max(capacity, longest)
+    best = fill_rows(lengths, width=capacity)
+    best_tokens = padded_tokens(lengths, best)
+    for num_rows in range(-(-total // max(capacity, 1)), min(len(lengths), 2 * len(best)) + 1):
+        if best_tokens - total <= GOOD_ENOUGH * total:
+            break
+        if max(longest * num_rows, total) >= best_tokens:
+            continue
+        for rows in (
+            even_rows(lengths, num_rows=num_rows),
+            narrowest_rows(lengths, num_rows=num_rows, capacity=capacity),
+        ):
+            tokens = padded_tokens(lengths, rows)
+            if tokens < best_tokens and tokens <= capacity * len(rows):
+                best, best_tokens = rows, tokens
+    return best
+
+
+def narrowest_rows(lengths: Sequence[int], *, num_rows: int, capacity: int) -> list[list[int]]:
+    """`fill_rows` with the smallest width up to `capacity` that needs no more than `num_rows` rows.
+
+    More rows of that capacity where there is none.
+    """
+    low, high = max(*lengths, -(-sum(lengths) // num_rows)), capacity
+    while low < high:
+        width = (low + high) // 2
+        if len(fill_rows(lengths, width=width)) > num_rows:
+            low = width + 1
         else:
-            rows.append([index])
-            room.append(capacity - lengths[index])
+            high = width
+    return fill_rows(lengths, width=high)
+
+
+def even_rows(lengths: Sequence[int], *, num_rows: int) -> list[list[int]]:
+    """Indices of groups in at most `num_rows` rows of about equal length, by differencing.
+
+    Karmarkar and Karp, The differencing method of set partitioning (1982): the two partial plans whose rows
+    differ most are joined, the longest row of one to the shortest of the other, until one plan is left.
+    """
+    empty: list[tuple[int, list[int]]] = [(0, [])] * (num_rows - 1)
+    plans = [(-length, index, [*empty, (length, [index])]) for index, length in enumerate(lengths)]
+    heapify(plans)
+    for number in range(len(lengths), 2 * len(lengths) - 1):
+        (_, _, first), (_, _, second) = heappop(plans), heappop(plans)
+        joined = [
+            (length + other, row + more)
+            for (length, row), (other, more) in zip(first, reversed(second), strict=True)
+        ]
+        joined.sort(key=lambda entry: entry[0])
+        heappush(plans, (joined[0][0] - joined[-1][0], number, joined))
+    return [row for _, row in plans[0][2] if row]
+
+
+def fill_rows(lengths: Sequence[int], *, width: int) -> list[list[int]]:
+    """Indices of groups per row of `width` tokens: longest first, each where it leaves the least room."""
+    rows: list[list[int]] = []
+    rooms: list[tuple[int, int]] = []
+    for index in sorted(range(len(lengths)), key=lambda number: (-lengths[number], number)):
+        place = bisect_left(rooms, (lengths[index], 0))
+        if place < len(rooms):
+            room, row = rooms.pop(place)
+        else:
+            room, row = width, len(rows)
+            rows.append([])
+        rows[row].append(index)
+        insort(rooms, (room - lengths[index], row))
     return rows
+
+
+def padded_tokens(lengths: Sequence[int], rows: Sequence[Sequence[int]]) -> int:
+    """Tokens of a batch of these rows, padding included."""
+    return len(rows) * max((sum(lengths[index] for index in row) for row in rows), default=0)
 
 
 def plan_packs(examples: Sequence[Example], mode: str, *, capacity: int | None = None) -> list[Pack]:

@@ -20,15 +20,17 @@ from llava.model.compiled import compile_layers
 from llava.processing import load_image, process_image
 from llava.train.arguments import ModelArguments, TrainingArguments, parse_arguments
 from llava.train.collator import PackingCollator
-from llava.train.conversations import ConversationDataset, Encoding, check_long_samples
+from llava.train.conversations import ConversationDataset, Encoding, check_long_samples, open_store
 from llava.train.kept_features import kept_features
-from llava.train.length_grouping import length_of, modality_length_of, num_words
+from llava.train.length_grouping import length_of, modality_length_of
+from llava.train.sample_index import Sample, SampleIndex
 from llava.train.sampler import EpochSampler, LengthOrder, PictureOrder
-from llava.train.samples import Sample, check_pictures, read_samples
+from llava.train.samples import check_pictures, read_samples
 from llava.train.saving import CheckpointWriter
 from llava.train.starting_model import Start, build_for_training, choose_trainable
 from llava.train.step_memory import checkpointing_for, largest_shape, set_checkpointing
 from llava.train.summary import module_table, samples_per_step, show_sample, steps_of
+from llava.train.token_store import TokenStore
 from llava.train.trainer import LlavaTrainer, last_checkpoint, step_of
 
 logger = logging.getLogger("llava")
@@ -55,7 +57,7 @@ def run(argv: list[str], *, callbacks: Sequence[TrainerCallback] = ()) -> None:
         training_args.model_max_length,
         start_end=start.model.config.mm_use_im_start_end,
     )
-    dataset = ConversationDataset(samples, encoding)
+    dataset = ConversationDataset(samples, encoding, store_of(samples, encoding, training_args))
     check_long_samples(dataset)
     load_pixels = partial(
         open_pixels,
@@ -64,7 +66,9 @@ def run(argv: list[str], *, callbacks: Sequence[TrainerCallback] = ()) -> None:
     )
     sampler = choose_sampler(samples, training_args)
     features = kept_features(start, samples, load_pixels, training_args)
-    collator = PackingCollator(training_args.packing, load_pixels, vision_features=features)
+    collator = PackingCollator(
+        training_args.packing, load_pixels, capacity=training_args.pack_tokens, vision_features=features
+    )
     shape = largest_shape(sampler, dataset, collator, training_args.train_batch_size)
     set_checkpointing(training_args, on=checkpointing_for(start.model, shape, model_args, training_args))
     if training_args.compile_layers:
@@ -88,24 +92,30 @@ def run(argv: list[str], *, callbacks: Sequence[TrainerCallback] = ()) -> None:
 def choose_sampler(samples: Sequence[Sample], args: TrainingArguments) -> EpochSampler:
     """By picture; by length as in the original, where it is asked for and rows are not packed."""
     seed = args.seed if args.data_seed is None else args.data_seed
+    index = SampleIndex.of(samples)
     order: PictureOrder | LengthOrder
     if args.packing == "none" and (args.group_by_modality_length or args.group_by_length):
         measure = modality_length_of if args.group_by_modality_length else length_of
+        words, with_picture = index.words.tolist(), (index.groups >= 0).tolist()
         order = LengthOrder(
-            [
-                measure(num_words([text for _, text in sample.turns]), has_picture=bool(sample.images))
-                for sample in samples
-            ],
+            [measure(count, has_picture=picture) for count, picture in zip(words, with_picture, strict=True)],
             by_modality=args.group_by_modality_length,
             batch_size=args.train_batch_size,
             world_size=args.world_size * args.gradient_accumulation_steps,
             seed=seed,
         )
     else:
-        keys = [sample.images or None for sample in samples]
+        keys = [None if group < 0 else group for group in index.groups.tolist()]
         order = PictureOrder(keys, max_branches=args.max_branches, seed=seed)
     global_batch = args.train_batch_size * args.world_size
     return EpochSampler(order, num_samples=len(samples), global_batch=global_batch)
+
+
+def store_of(samples: Sequence[Sample], encoding: Encoding, args: TrainingArguments) -> TokenStore | None:
+    """Where encoded samples are kept, if the run draws any of them twice."""
+    count = partial(steps_of, len(samples), global_batch=samples_per_step(args))
+    steps = count(epochs=args.num_train_epochs, max_steps=args.max_steps)
+    return open_store(samples, encoding) if steps > count(epochs=1, max_steps=-1) else None
 
 
 def writer_of(start: Start, model_args: ModelArguments, training_args: TrainingArguments) -> CheckpointWriter:

@@ -7,7 +7,7 @@ A row, whose `id` and `image` may be missing:
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,17 +22,18 @@ from llava.records import (
     image_names,
     kind_of,
     missing_key,
-    read_rows,
     shorten,
     text_problem,
 )
+from llava.train.index_file import Source, cached_index, digest_of_code
+from llava.train.row_stream import stream_rows
+from llava.train.sample_index import ROLES, IndexWriter, Sample, SampleIndex, index_in_memory
 
 __all__ = ["DataError", "Sample", "check_pictures", "read_samples"]
 
 logger = logging.getLogger(__name__)
 
 WANTED = "conversation file (a JSON array of samples)"
-ROLES = ("human", "gpt")
 OTHER_ROLES = {
     "user": "human",
     "assistant": "gpt",
@@ -41,19 +42,16 @@ OTHER_ROLES = {
     "chatgpt": "gpt",
     "question": "human",
 }
+KEPT_FROM_BYTES = 16 << 20
+"""Smaller data files are read anew at each start, which takes a second or two; nothing is kept of them."""
+CODE = ("records.py", "train/row_stream.py", "train/sample_index.py", "train/samples.py")
+"""What an index depends on."""
 FULL_CHECK_LIMIT = 20_000
 MOST_THREADS = 8
+PICTURES_AT_ONCE = 4096
+"""Pictures that wait for a thread; the list of a whole large data set would itself be large."""
+PLAIN_IDS = (str, int, type(None))
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One conversation: its row from 0, absolute paths of pictures, (role, text) turns from human to gpt."""
-
-    sample_id: str
-    row: int
-    images: tuple[str, ...]
-    turns: tuple[tuple[str, str], ...]
 
 
 @dataclass
@@ -64,8 +62,37 @@ class RowReader:
     problems: Problems
     num_dropped: int = 0
 
-    def read(self, row: Row) -> Sample | None:
-        """The sample, or None when the row has a problem."""
+    def read(self, row: Row) -> tuple[Sample, list[str]] | None:
+        """The sample and what the row calls its pictures, or None when the row has a problem."""
+        return self.read_plain(row) or self.read_carefully(row)
+
+    def read_plain(self, row: Row) -> tuple[Sample, list[str]] | None:
+        """The same for the usual row, quickly; None where there is something to tell."""
+        value = row.value
+        try:
+            texts = [turn["value"] for turn in value["conversations"]]  # type: ignore[index]
+            roles = [turn["from"] for turn in value["conversations"]]  # type: ignore[index]
+            sample_id, image = value.get("id"), value.get("image")  # type: ignore[union-attr]
+            "".join(texts).encode()
+        except (KeyError, TypeError, AttributeError, UnicodeEncodeError):
+            return None
+        if roles != [*ROLES] * (len(texts) // 2) or not "".join(texts[1::2]).strip():
+            return None
+        if DEFAULT_IMAGE_TOKEN in "".join(texts[1::2]) or type(sample_id) not in PLAIN_IDS:
+            return None
+        names = [image] if isinstance(image, str) else [] if image is None else image
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            return None
+        paths = [self.pictures.find(name)[0] for name in names]
+        num_marked = sum([DEFAULT_IMAGE_TOKEN in text for text in texts[::2]])
+        if None in paths or num_marked != len(paths) or (image is not None and not paths):
+            return None
+        images = tuple(path for path in paths if path is not None)
+        known_as = str(row.number if sample_id is None else sample_id)
+        return Sample(known_as, row.number, images, tuple(zip(roles, texts, strict=True))), names
+
+    def read_carefully(self, row: Row) -> tuple[Sample, list[str]] | None:
+        """The same for any row; what is wrong is told."""
         known = len(self.problems.messages)
         if not isinstance(row.value, dict):
             self.problems.add(
@@ -87,7 +114,8 @@ class RowReader:
         if len(self.problems.messages) > known or turns is None:
             return None
         self._compare(turns, images, row.value, place)
-        return Sample(str(sample_id), row.number, tuple(images), tuple(turns))
+        names = image_names(row.value["image"])[0] if images else []
+        return Sample(str(sample_id), row.number, tuple(images), tuple(turns)), names
 
     def _turns(self, row: dict[str, object], place: str) -> list[tuple[str, str]] | None:
         """The checked turns; a first turn from gpt is dropped, as the original does."""
@@ -204,18 +232,45 @@ def role_problem(role: object) -> str:
     return f"{found}; write {meant!r}" if meant in ROLES else found
 
 
-def read_samples(data_path: str | Path, image_folder: str | Path | None) -> list[Sample]:
+def read_samples(data_path: str | Path, image_folder: str | Path | None) -> SampleIndex:
     """All samples of a conversation file (JSON array or JSON lines), in its order.
+
+    They are read one by one into an index; that of a large file is kept and taken up by the next start and by
+    other ranks, if the file has the same content and its pictures are where they were.
 
     `DataError` lists every problem with row, id, field and remedy; `UsageError` without the image folder.
     """
     path = Path(data_path)
-    reader = RowReader(PictureFolder(image_folder), Problems(path))
-    samples = [reader.read(row) for row in read_rows(path, WANTED)]
+    pictures = PictureFolder(image_folder)
+
+    def fill(writer: IndexWriter) -> dict[str, object]:
+        return write_samples(path, pictures, writer)
+
+    if path.is_file() and path.stat().st_size >= KEPT_FROM_BYTES:
+        source = Source(path, pictures.root, digest_of_code(*CODE))
+        index = cached_index(source, fill, is_current=pictures_are_there(pictures))
+    else:
+        index = index_in_memory(fill)
+    if index.facts["num_dropped"]:
+        found = "%s: the first turn of %d rows is from gpt and is dropped."
+        logger.warning(found, path, index.facts["num_dropped"])
+    return index
+
+
+def write_samples(path: Path, pictures: PictureFolder, writer: IndexWriter) -> dict[str, object]:
+    """Check all rows of a file and write them; raises as `read_samples` does."""
+    reader = RowReader(pictures, Problems(path))
+    for row in stream_rows(path, WANTED):
+        found = reader.read(row)
+        if found is not None:
+            writer.add(*found)
     reader.problems.raise_any()
-    if reader.num_dropped:
-        logger.warning("%s: the first turn of %d rows is from gpt and is dropped.", path, reader.num_dropped)
-    return [sample for sample in samples if sample is not None]
+    return {"num_dropped": reader.num_dropped}
+
+
+def pictures_are_there(pictures: PictureFolder) -> Callable[[SampleIndex], bool]:
+    """Whether all names of an index lead to the pictures that they led to when it was written."""
+    return lambda index: all(pictures.find(name) == (path, None) for name, path in index.named_pictures())
 
 
 def check_pictures(samples: Sequence[Sample], mode: str = "auto") -> None:
@@ -223,21 +278,22 @@ def check_pictures(samples: Sequence[Sample], mode: str = "auto") -> None:
 
     `mode`: `full` decodes, `header` reads type and size, `none` does nothing; `auto` decides by their number.
     """
-    first_use: dict[str, Sample] = {}
-    for sample in samples:
-        for image in sample.images:
-            first_use.setdefault(image, sample)
+    index = SampleIndex.of(samples)
+    rows = index.picture_rows.tolist()
     if mode == "auto":
-        mode = "full" if len(first_use) <= FULL_CHECK_LIMIT else "header"
-    if mode == "none" or not first_use:
+        mode = "full" if len(rows) <= FULL_CHECK_LIMIT else "header"
+    if mode == "none":
         return
     problem_of = decoding_problem if mode == "full" else header_problem
+    problems = Problems(Path("pictures"))
     with ThreadPoolExecutor(MOST_THREADS) as pool:
-        found = pool.map(problem_of, first_use)
-        problems = Problems(Path("pictures"))
-        for sample, problem in zip(first_use.values(), found, strict=True):
-            if problem:
-                problems.add(f"row {sample.row} (id {shorten(sample.sample_id)}), image", problem)
+        for start in range(0, len(rows), PICTURES_AT_ONCE):
+            numbers = range(start, min(start + PICTURES_AT_ONCE, len(rows)))
+            found = pool.map(problem_of, [index.picture_path(number) for number in numbers])
+            for number, problem in zip(numbers, found, strict=True):
+                if problem:
+                    sample = samples[rows[number]]
+                    problems.add(f"row {sample.row} (id {shorten(sample.sample_id)}), image", problem)
     problems.raise_any()
 
 

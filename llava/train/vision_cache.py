@@ -7,12 +7,12 @@ tower never runs in a step. They are stored in the type that the tower computes.
 import logging
 import math
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import psutil
 import torch
 from accelerate import PartialState
@@ -82,13 +82,20 @@ class Use:
         return self.num_pictures * self.bytes_each
 
 
-def times_seen(pictures: Sequence[tuple[str, ...]], *, shared: bool, max_branches: int, epochs: float) -> int:
-    """How often the tower runs on a picture without a cache; `pictures` of each sample. In `shared` packs,
-    samples of the same pictures share them.
+def times_seen(
+    groups: np.ndarray, num_pictures: np.ndarray, *, shared: bool, max_branches: int, epochs: float
+) -> int:
+    """How often the tower runs on a picture without a cache. In `shared` packs, samples of the same pictures
+    share them.
+
+    Args:
+        groups: (R,) of each sample, equal where the pictures are, -1 without a picture.
+        num_pictures: (R,) of each sample.
     """
-    groups = Counter(names for names in pictures if names)
+    _, first, num_samples = np.unique(groups[groups >= 0], return_index=True, return_counts=True)
     size = max_branches if shared else 1
-    return math.ceil(epochs * sum(len(names) * math.ceil(n / size) for names, n in groups.items()))
+    rounds = -(-num_samples // size)
+    return math.ceil(epochs * int((num_pictures[groups >= 0][first] * rounds).sum()))
 
 
 def obstacle_of(tower: nn.Module) -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -14,7 +15,13 @@ import transformers
 from llava.conversation import TEMPLATES, training_template
 from llava.errors import UsageError
 from llava.train import arguments, flags
-from llava.train.arguments import Machine, fit_to_machine, parse_arguments
+from llava.train.arguments import (
+    Machine,
+    add_loader_flags,
+    cores_of_this_rank,
+    fit_to_machine,
+    parse_arguments,
+)
 from llava.train.flags import (
     SOME_VALUES,
     check_flags,
@@ -252,6 +259,46 @@ def test_machines() -> None:
     older_gpu = Machine(has_accelerator=True, has_tf32=False)
     assert fit_to_machine(["--tf32", "True"], older_gpu)[0][-2:] == ["--tf32", "False"]
     assert fit_to_machine(["--use_cpu", "True"], CPU) == (["--use_cpu", "True"], [])
+
+
+LOADERS = {
+    "GPU": (16, True, [], "8"),
+    "GPU, few cores": (4, True, [], "3"),
+    "GPU, one core": (1, True, [], "1"),
+    "CPU": (8, False, [], "1"),
+    "CPU, one core": (1, False, [], "0"),
+    "told": (8, False, ["--dataloader_num_workers", "4"], "4"),
+    "told in one word": (8, True, ["--dataloader_num_workers=4"], "4"),
+    "told with dashes": (8, True, ["--dataloader-num-workers", "0"], "0"),
+}
+
+
+@pytest.mark.parametrize(("cores", "accelerator", "argv", "wanted"), LOADERS.values(), ids=LOADERS)
+def test_pictures_are_opened_ahead_by_default(
+    cores: int, accelerator: bool, argv: list[str], wanted: str
+) -> None:
+    flags = split_flags(add_loader_flags(argv, num_cores=cores, has_accelerator=accelerator))
+    assert [(flag.name, flag.words) for flag in flags] == [("dataloader_num_workers", (wanted,))]
+
+
+def test_ranks_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)), raising=False)
+    for ranks, cores in (("1", 12), ("4", 3), ("40", 1)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+        assert cores_of_this_rank() == cores
+
+
+def test_the_length_of_rows_is_checked(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    assert parse_arguments(BASE)[2].pack_tokens is None
+    assert parse_arguments([*BASE, "--pack_tokens", "4096"])[2].pack_tokens == 4096
+    assert "--pack_tokens" not in caplog.text
+    with pytest.raises(UsageError, match=r"--pack_tokens is 0; it must be at least 1"):
+        parse_arguments([*BASE, "--pack_tokens", "0"])
+    parse_arguments([*BASE, "--pack_tokens", "4096", "--packing", "none"])
+    assert "--pack_tokens has no effect with --packing none" in caplog.text
 
 
 def test_flags_are_split() -> None:

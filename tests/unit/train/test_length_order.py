@@ -118,8 +118,9 @@ def test_with_packing_pictures_choose_the_order(packing: str) -> None:
     assert isinstance(choose_sampler(SAMPLES, Args("none")).order, PictureOrder)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("loader", [("--dataloader_num_workers", "0"), ()], ids=["no workers", "default"])
 def test_an_interrupted_run_goes_on_in_the_same_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loader: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = tmp_path / "models"
     models.mkdir()
@@ -135,7 +136,8 @@ def test_an_interrupted_run_goes_on_in_the_same_order(
         ),
         *("--packing", "none", "--group_by_modality_length", "True", "--per_device_train_batch_size", "2"),
         *("--max_steps", "6", "--logging_steps", "1", "--learning_rate", "1e-3", "--seed", "5"),
-        *("--save_strategy", "steps", "--save_steps", "3", "--dataloader_num_workers", "0"),
+        *("--save_strategy", "steps", "--save_steps", "3"),
+        *loader,
     ]
     whole = run_training(argv, tmp_path / "whole", monkeypatch)
     cut = tmp_path / "cut"

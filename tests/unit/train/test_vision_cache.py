@@ -12,6 +12,7 @@ from torch import nn
 from llava.errors import UsageError
 from llava.model.lora import LoraSettings, add_lora
 from llava.train.collator import PackingCollator
+from llava.train.sample_index import Sample, SampleIndex
 from llava.train.vision_cache import (
     PICTURES_AT_ONCE,
     Seer,
@@ -64,9 +65,11 @@ def test_features_that_change_cannot_be_kept() -> None:
 
 def test_uses_are_those_of_the_packs() -> None:
     pictures = [("a",)] * 5 + [("b",)] * 2 + [("a", "b")] + [()] * 3
-    assert times_seen(pictures, shared=True, max_branches=4, epochs=1) == 2 + 1 + 2
-    assert times_seen(pictures, shared=False, max_branches=4, epochs=1) == 5 + 2 + 2
-    assert times_seen(pictures, shared=True, max_branches=4, epochs=2.5) == 13
+    index = SampleIndex.of([Sample(str(row), row, names, ()) for row, names in enumerate(pictures)])
+    of = (index.groups, index.num_pictures)
+    assert times_seen(*of, shared=True, max_branches=4, epochs=1) == 2 + 1 + 2
+    assert times_seen(*of, shared=False, max_branches=4, epochs=1) == 5 + 2 + 2
+    assert times_seen(*of, shared=True, max_branches=4, epochs=2.5) == 13
 
 
 def frozen_model(seed: int = 0) -> nn.Module:
