@@ -109,7 +109,7 @@ def checkpointing_for(
 ) -> bool:
     """Whether the run checkpoints activations: as its flag says, or by the estimate. Logs the estimate."""
     config, device = model.config, training_args.device
-    chosen = is_checkpointing(training_args)
+    chosen = is_checkpointing(training_args) and not training_args.auto_checkpointing  # the last flag counts
     room = memory_for(device, bytes_of(model, trainable=False))
     try:
         first = estimate_run(config, shape, model_args, training_args, checkpointing=chosen)

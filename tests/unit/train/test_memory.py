@@ -128,6 +128,8 @@ def test_table_has_a_row_per_part() -> None:
         (["--gradient_checkpointing", "False"], 1000, False),
         (["--gradient_checkpointing", "True"], 10**12, True),
         (["--gradient_checkpointing"], 10**12, True),
+        (["--gradient_checkpointing", "True", "--gradient_checkpointing", "auto"], 10**12, False),
+        (["--gradient_checkpointing", "auto", "--gradient_checkpointing", "True"], 10**12, True),
     ],
 )
 def test_checkpointing_by_flag_and_memory(
