@@ -16,7 +16,16 @@ from llava.model.llava import LlavaForCausalLM
 from llava.train.arguments import ModelArguments, TrainingArguments
 from llava.train.collator import PackingCollator
 from llava.train.conversations import ConversationDataset
-from llava.train.memory import Estimate, Sharing, StepShape, bytes_of, estimate_step, processes_here, table
+from llava.train.memory import (
+    Estimate,
+    Sharing,
+    StepSettings,
+    StepShape,
+    bytes_of,
+    estimate_step,
+    processes_here,
+    table,
+)
 from llava.train.sampler import EpochSampler
 from llava.train.starting_model import choose_trainable, set_attention
 from llava.train.summary import autocast_type
@@ -80,15 +89,15 @@ def estimate_run(
     checkpointing: bool,
 ) -> Estimate:
     """A step of this shape under these flags, on one device."""
-    return estimate_step(
-        skeleton(config, model_args, training_args, checkpointing=checkpointing),
-        shape,
-        device=training_args.device,
+    settings = StepSettings(
+        training_args.device,
         autocast=autocast_type(training_args),
         optimizer=str(getattr(training_args.optim, "value", training_args.optim)),
         accumulation=training_args.gradient_accumulation_steps,
         sharing=sharing_of(training_args),
     )
+    model = skeleton(config, model_args, training_args, checkpointing=checkpointing)
+    return estimate_step(model, shape, settings)
 
 
 def sharing_of(args: TrainingArguments) -> Sharing:
