@@ -27,7 +27,7 @@ from llava.train.memory import (
     table,
 )
 from llava.train.sampler import EpochSampler
-from llava.train.starting_model import choose_trainable, set_attention
+from llava.train.starting_model import choose_trainable, set_attention, whole_on_every_rank
 from llava.train.summary import autocast_type
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def skeleton(
     """The model that the flags would train, adapter and all, without numbers (on the device `meta`)."""
     dtype = torch.bfloat16 if training_args.bf16 and training_args.deepspeed else torch.float32
     config = LlavaConfig.from_dict(config.to_dict())
-    with torch.device("meta"):
+    with whole_on_every_rank(training_args), torch.device("meta"):
         model = LlavaForCausalLM._from_config(config, dtype=dtype)
         on_cpu = training_args.device.type == "cpu"
         chosen = training_args.attn_implementation
