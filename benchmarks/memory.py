@@ -27,7 +27,7 @@ from llava.eval.run_record import commit, versions
 from llava.model.config import LlavaConfig
 from llava.model.llava import LlavaForCausalLM
 from llava.model.lora import LoraSettings, add_lora
-from llava.train.memory import StepShape, estimate_step
+from llava.train.memory import StepSettings, StepShape, estimate_step
 from llava.train.step_memory import enable_checkpointing
 
 RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_TOP_PAD_": "0"}
@@ -118,8 +118,7 @@ def compare(kind: str, *, checkpointing: bool, bf16: bool, shape: StepShape, con
     estimate = estimate_step(
         build(config, kind, **options, device="meta"),
         shape,
-        device=torch.device("cpu"),
-        autocast=torch.bfloat16 if bf16 else None,
+        StepSettings(torch.device("cpu"), autocast=torch.bfloat16 if bf16 else None),
     )
     gc.collect()
     before = resident("VmRSS")

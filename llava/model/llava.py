@@ -210,23 +210,20 @@ class LlavaForCausalLM(PreTrainedModel, GenerationMixin):
                 input_ids, attention_mask, labels, images=images, image_sizes=image_sizes
             )
             input_ids, attention_mask, labels = vars(expanded).values()
-            image_features = features or None
-            position_ids = None  # they were counted with one position per picture
+            image_features, position_ids = features or None, None  # positions were one per picture
         if inputs_embeds is None:
             inputs_embeds = self.fuse(input_ids, pixel_values, image_features, vision_features)
         if group_ids is not None:
-            attention = self.model.language_model.config._attn_implementation
-            attention_mask = attention_mask_for(attention, group_ids, branch_ids, dtype=inputs_embeds.dtype)
+            attention_mask = self.pack_mask(group_ids, branch_ids, inputs_embeds.dtype)
         if targets is None and labels is not None:
             targets = targets_of_labels(labels)
-        kwargs.pop("return_dict", None)  # PEFT passes it
+        kwargs["return_dict"] = True  # PEFT passes it, too
         outputs = self.model.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
             use_cache=use_cache if targets is None else False,
-            return_dict=True,
             **kwargs,
         )
         hidden = outputs.last_hidden_state
@@ -235,6 +232,11 @@ class LlavaForCausalLM(PreTrainedModel, GenerationMixin):
             return LlavaOutput(loss=loss)
         logits = self.lm_head(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
         return LlavaOutput(loss, logits, outputs.past_key_values, outputs.hidden_states, outputs.attentions)
+
+    def pack_mask(self, group_ids: Tensor, branch_ids: Tensor | None, dtype: torch.dtype) -> object:
+        """The mask of packed rows in the form that this language model's attention takes."""
+        implementation = self.model.language_model.config._attn_implementation
+        return attention_mask_for(implementation, group_ids, branch_ids, dtype=dtype)
 
     def loss_at(self, hidden: Tensor, targets: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
         """Cross-entropy summed over targets (N, 3) and divided by the targets of the global batch: (B, T, D)

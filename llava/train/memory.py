@@ -57,6 +57,19 @@ class Sharing:
 
 
 @dataclass(frozen=True)
+class StepSettings:
+    """What else decides: the run's device, the type that it computes in (None: that of the weights), the
+    optimiser's name, micro-batches of a step, and the ranks.
+    """
+
+    device: torch.device
+    autocast: torch.dtype | None = None
+    optimizer: str = "adamw_torch"
+    accumulation: int = 1
+    sharing: Sharing = Sharing()
+
+
+@dataclass(frozen=True)
 class Estimate:
     """Bytes on one device, by part. `total` is the peak of a step, which not all parts reach together."""
 
@@ -148,17 +161,11 @@ def make_fake(model: nn.Module, mode: FakeTensorMode) -> None:
 def estimate_step(
     trainable: nn.Module,
     shape: StepShape,
-    *,
-    device: torch.device,
-    autocast: torch.dtype | None,
-    optimizer: str = "adamw_torch",
-    accumulation: int = 1,
-    sharing: Sharing | None = None,
+    settings: StepSettings,
 ) -> Estimate:
     """Bytes of a training step of a model on the device `meta`, which is of no other use afterwards.
 
-    `trainable` may be wrapped by PEFT; gradient checkpointing is on where the model says so. `device` is the
-    one that the run has, `autocast` the type that it computes in.
+    `trainable` may be wrapped by PEFT; gradient checkpointing is on where the model says so.
     """
     model: Any = trainable
     while not isinstance(model, LlavaForCausalLM):
@@ -171,16 +178,16 @@ def estimate_step(
     for value in [*model.parameters(), *model.buffers()]:
         watch.follow(value, counted=False)
     with mode, watch:
-        for _ in range(min(accumulation, 2)):
-            parts = run_step(model, shape, watch, autocast=autocast)
+        for _ in range(min(settings.accumulation, 2)):
+            parts = run_step(model, shape, watch, autocast=settings.autocast)
     numbers = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    states = optimizer_bytes(optimizer, numbers, gradients)
-    scratch = scratch_bytes(model, optimizer, device)
+    states = optimizer_bytes(settings.optimizer, numbers, gradients)
+    scratch = scratch_bytes(model, settings.optimizer, settings.device)
     step = max(watch.highest, gradients + scratch)
     return shared_out(
         Estimate(weights, gradients, states, *parts, total=weights + states + step),
         numbers,
-        sharing or Sharing(),
+        settings.sharing,
     )
 
 

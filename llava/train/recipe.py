@@ -4,8 +4,7 @@ stage.
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from llava.train.sample_index import Sample, SampleIndex
 from llava.train.sampler import EpochSampler, LengthOrder, PictureOrder
 from llava.train.samples import check_pictures, read_samples
 from llava.train.saving import CheckpointWriter
-from llava.train.starting_model import Start, build_for_training, choose_trainable
+from llava.train.starting_model import Start, build_for_training, choose_trainable, whole_on_every_rank
 from llava.train.step_memory import checkpointing_for, largest_shape, set_checkpointing
 from llava.train.summary import module_table, samples_per_step, show_sample, steps_of
 from llava.train.token_store import TokenStore
@@ -134,24 +133,6 @@ def leave_group() -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-
-
-@contextmanager
-def whole_on_every_rank(training_args: TrainingArguments) -> Iterator[None]:
-    """Hide DeepSpeed while the model is built: under ZeRO-3 transformers would hand out empty weights.
-
-    Every rank loads the whole model into main memory, strictly; the engine cuts it up afterwards.
-    """
-    if not training_args.deepspeed:
-        yield
-        return
-    from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
-
-    unset_hf_deepspeed_config()
-    try:
-        yield
-    finally:
-        set_hf_deepspeed_config(training_args.hf_deepspeed_config)
 
 
 def open_pixels(path: str, *, image_processor: BaseImageProcessor, image_aspect_ratio: str) -> torch.Tensor:

@@ -2,6 +2,8 @@
 projector, and which of its weights train.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +43,24 @@ class Start:
     tokenizer: PreTrainedTokenizerFast
     image_processor: BaseImageProcessor
     folder: Path
+
+
+@contextmanager
+def whole_on_every_rank(training_args: TrainingArguments) -> Iterator[None]:
+    """Hide DeepSpeed while the model is built: under ZeRO-3 transformers would hand out empty weights.
+
+    Every rank loads the whole model into main memory, strictly; the engine cuts it up afterwards.
+    """
+    if not training_args.deepspeed:
+        yield
+        return
+    from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        set_hf_deepspeed_config(training_args.hf_deepspeed_config)
 
 
 def build_for_training(

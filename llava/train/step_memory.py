@@ -16,9 +16,18 @@ from llava.model.llava import LlavaForCausalLM
 from llava.train.arguments import ModelArguments, TrainingArguments
 from llava.train.collator import PackingCollator
 from llava.train.conversations import ConversationDataset
-from llava.train.memory import Estimate, Sharing, StepShape, bytes_of, estimate_step, processes_here, table
+from llava.train.memory import (
+    Estimate,
+    Sharing,
+    StepSettings,
+    StepShape,
+    bytes_of,
+    estimate_step,
+    processes_here,
+    table,
+)
 from llava.train.sampler import EpochSampler
-from llava.train.starting_model import choose_trainable, set_attention
+from llava.train.starting_model import choose_trainable, set_attention, whole_on_every_rank
 from llava.train.summary import autocast_type
 
 logger = logging.getLogger(__name__)
@@ -53,7 +62,7 @@ def skeleton(
     """The model that the flags would train, adapter and all, without numbers (on the device `meta`)."""
     dtype = torch.bfloat16 if training_args.bf16 and training_args.deepspeed else torch.float32
     config = LlavaConfig.from_dict(config.to_dict())
-    with torch.device("meta"):
+    with whole_on_every_rank(training_args), torch.device("meta"):
         model = LlavaForCausalLM._from_config(config, dtype=dtype)
         on_cpu = training_args.device.type == "cpu"
         chosen = training_args.attn_implementation
@@ -80,15 +89,15 @@ def estimate_run(
     checkpointing: bool,
 ) -> Estimate:
     """A step of this shape under these flags, on one device."""
-    return estimate_step(
-        skeleton(config, model_args, training_args, checkpointing=checkpointing),
-        shape,
-        device=training_args.device,
+    settings = StepSettings(
+        training_args.device,
         autocast=autocast_type(training_args),
         optimizer=str(getattr(training_args.optim, "value", training_args.optim)),
         accumulation=training_args.gradient_accumulation_steps,
         sharing=sharing_of(training_args),
     )
+    model = skeleton(config, model_args, training_args, checkpointing=checkpointing)
+    return estimate_step(model, shape, settings)
 
 
 def sharing_of(args: TrainingArguments) -> Sharing:
@@ -109,7 +118,7 @@ def checkpointing_for(
 ) -> bool:
     """Whether the run checkpoints activations: as its flag says, or by the estimate. Logs the estimate."""
     config, device = model.config, training_args.device
-    chosen = is_checkpointing(training_args)
+    chosen = is_checkpointing(training_args) and not training_args.auto_checkpointing  # the last flag counts
     room = memory_for(device, bytes_of(model, trainable=False))
     try:
         first = estimate_run(config, shape, model_args, training_args, checkpointing=chosen)

@@ -15,6 +15,7 @@ from llava.train.arguments import parse_arguments
 from llava.train.memory import (
     Estimate,
     Sharing,
+    StepSettings,
     StepShape,
     StorageWatch,
     bytes_of,
@@ -55,7 +56,7 @@ def test_fake_steps_take_what_real_ones_do(kind: str) -> None:
     config = config_of(width=64, layers=2)
     options = {"checkpointing": False, "bf16": False}
     expected = estimate_step(
-        build(config, kind, **options, device="meta"), SMALL, device=CPU, autocast=None, optimizer="sgd"
+        build(config, kind, **options, device="meta"), SMALL, StepSettings(CPU, optimizer="sgd")
     )
     model = build(config, kind, **options, device="cpu")
     batch = batch_of(config, SMALL)
@@ -76,7 +77,7 @@ def tiny_estimate(**changes: object) -> Estimate:
     if changes.pop("checkpointing", False):
         step_memory.enable_checkpointing(model)
     shape = StepShape(3, 50, 2, 20, features_kept=bool(changes.pop("kept", False)))
-    return estimate_step(model, shape, device=CPU, autocast=None, **changes)  # type: ignore[arg-type]
+    return estimate_step(model, shape, StepSettings(CPU, **changes))  # type: ignore[arg-type]
 
 
 def test_parts_follow_the_flags() -> None:
@@ -128,6 +129,8 @@ def test_table_has_a_row_per_part() -> None:
         (["--gradient_checkpointing", "False"], 1000, False),
         (["--gradient_checkpointing", "True"], 10**12, True),
         (["--gradient_checkpointing"], 10**12, True),
+        (["--gradient_checkpointing", "True", "--gradient_checkpointing", "auto"], 10**12, False),
+        (["--gradient_checkpointing", "auto", "--gradient_checkpointing", "True"], 10**12, True),
     ],
 )
 def test_checkpointing_by_flag_and_memory(
