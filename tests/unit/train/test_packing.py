@@ -228,6 +228,22 @@ def test_a_large_batch_is_planned_by_pairs_not_by_all_rows() -> None:
     assert len(rows) * 4096 < 1.02 * sum(lengths)
 
 
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("mode", ["packed", "shared"])
+def test_rows_of_one_sample_need_no_mask(mode: str, implementation: str) -> None:
+    """Pictures that are asked about once; rows are padded."""
+    rng = random.Random(5)
+    examples = [example(name, rng, image=name) for name in ("a", "b", "c")]
+    batch = PackingCollator(mode, picture)(examples)
+    assert {*batch} == {"input_ids", "targets", "pixel_values"}
+    assert len({len(item.encoded.input_ids) for item in examples}) > 1, "some row must be padded"
+    model = tiny_model(5).train()
+    plain = loss_and_gradients(model, examples, "none", implementation=implementation)
+    assert_same(plain, loss_and_gradients(model, examples, mode, implementation=implementation))
+    again = PackingCollator("shared", picture)([*examples, examples[0]])
+    assert "group_ids" in again, "a shared prefix needs one"
+
+
 @pytest.mark.parametrize("capacity", [40, 60, 10_000])
 def test_a_given_row_length_changes_no_loss(capacity: int) -> None:
     examples = mixed_examples(1)
