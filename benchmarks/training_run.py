@@ -121,8 +121,12 @@ class Counting:
     def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         batch = self.collate(examples)
         self.positions = batch["input_ids"].numel()
-        unused = batch["attention_mask"] == 0 if "attention_mask" in batch else batch["group_ids"] < 0
-        self.padding = int(unused.sum())
+        if "attention_mask" in batch:
+            self.padding = int((batch["attention_mask"] == 0).sum())
+        elif "group_ids" in batch:
+            self.padding = int((batch["group_ids"] < 0).sum())
+        else:  # rows of one sample each
+            self.padding = self.positions - sum(len(one.encoded.input_ids) for one in examples)
         return batch
 
 
