@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "transformers", "accelerate", "peft")
 WORKERS = ("benchmarks.training_run",)
 """Modules that a command starts by itself; they have no flags."""
+MEASURING = tuple(f"benchmarks.{name}" for name in ("evaluate", "index", "memory", "padding", "waiting"))
+"""Programs of this folder that measure torch at work; nobody waits for their --help."""
 REPORT = f"""
 import runpy, sys
 name = sys.argv[1]
@@ -39,7 +41,7 @@ def commands() -> list[str]:
                 continue
             path = file.relative_to(ROOT)
             found.append(str(path) if folder == "scripts" else ".".join(path.with_suffix("").parts))
-    return [name for name in found if name not in WORKERS]
+    return [name for name in found if name not in (*WORKERS, *MEASURING)]
 
 
 def help_of(command: str) -> tuple[str, list[str]]:

@@ -6,84 +6,21 @@ takes the flags of `llava.train.train` and prints a step with and without gradie
 largest of the first batches, with the vision tower at work. Every run prints its own.
 """
 
-import logging
 import sys
 
-import torch
-from transformers import AutoConfig
-
-from llava.conversation import training_template
-from llava.errors import UsageError, exit_on_usage_error
-from llava.model.builder import is_llava, is_ours, read_contents
-from llava.model.config import LlavaConfig
-from llava.model.contents import read_config
-from llava.model.locations import find_folder
-from llava.model.vision_tower import read_vision_config
-from llava.tokenizer import load_tokenizer
-from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, parse_arguments
-from llava.train.collator import PackingCollator
-from llava.train.conversations import ConversationDataset, Encoding
-from llava.train.memory import table
-from llava.train.recipe import choose_sampler
-from llava.train.samples import read_samples
-from llava.train.step_memory import WITH, WITHOUT, estimate_run, largest_shape, memory_for
+from llava.errors import exit_on_usage_error
+from llava.train.flags import check_flags
 
 
 @exit_on_usage_error
 def main(argv: list[str] | None = None) -> None:
     """Print the table for a training command line (default: this process's)."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    model_args, data_args, training_args = parse_arguments(argv)
-    config = config_of(model_args, data_args, training_args)
-    samples = read_samples(data_args.data_path, data_args.image_folder)
-    folder = find_folder(model_args.model_name_or_path, cache=training_args.cache_dir)
-    encoding = Encoding(
-        training_template(model_args.version),
-        load_tokenizer(folder),
-        config.num_patches,
-        training_args.model_max_length,
-        start_end=config.mm_use_im_start_end,
-    )
-    shape = largest_shape(
-        choose_sampler(samples, training_args),
-        ConversationDataset(samples, encoding),
-        PackingCollator(training_args.packing, lambda path: torch.empty(0)),
-        training_args.train_batch_size,
-    )
-    columns = {
-        title: estimate_run(config, shape, model_args, training_args, checkpointing=title == WITH)
-        for title in (WITHOUT, WITH)
-    }
-    room = memory_for(training_args.device, loaded=0)
-    sys.stdout.write(
-        f"{table(columns)}\nLargest of the first batches: {shape}.\n"
-        f"{training_args.device} has {room / 1e9:.1f} GB free.\n"
-    )
+    check_flags(argv)
 
+    from llava.train import estimating
 
-def config_of(
-    model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments
-) -> LlavaConfig:
-    """The configuration that training would begin with, as far as memory depends on it."""
-    folder = find_folder(model_args.model_name_or_path, cache=training_args.cache_dir)
-    if is_llava(folder):
-        if is_ours(folder):
-            return LlavaConfig.from_dict(read_config(folder))
-        return read_contents(folder).config
-    if not model_args.vision_tower:
-        raise UsageError(
-            f"{folder} is a language model without a vision tower; name one with --vision_tower."
-        )
-    tower = find_folder(model_args.vision_tower, cache=training_args.cache_dir)
-    return LlavaConfig(
-        text_config=AutoConfig.from_pretrained(str(folder)),
-        vision_config=read_vision_config(tower),
-        mm_projector_type=model_args.mm_projector_type,
-        mm_vision_select_layer=model_args.mm_vision_select_layer,
-        mm_vision_select_feature=model_args.mm_vision_select_feature,
-        image_aspect_ratio=data_args.image_aspect_ratio or "square",
-    )
+    estimating.run(argv)
 
 
 if __name__ == "__main__":
