@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.memory import batch_of, build, compare_in_fresh_process, config_of
 from llava.errors import UsageError
-from llava.train import estimate, step_memory
+from llava.train import estimate, estimating, step_memory
 from llava.train.arguments import parse_arguments
 from llava.train.memory import (
     Estimate,
@@ -169,4 +169,4 @@ def test_the_command_names_a_missing_tower(tmp_path: Path) -> None:
     flags = [*REQUIRED, "--data_path", "train.json"]
     flags[1] = str(golden_folder("tiny-vicuna-v1.5"))
     with pytest.raises(UsageError, match="without a vision tower; name one with --vision_tower"):
-        estimate.config_of(*parse_arguments(flags))
+        estimating.config_of(*parse_arguments(flags))
