@@ -7,7 +7,7 @@ answer_questions() {
     local questions=$1 images=$2 answers=$3 gpus pids=() part failed=0
     IFS=',' read -r -a gpus <<<"${GPU_LIST:-${CUDA_VISIBLE_DEVICES:-}}"
     local flags=(--model-path "$MODEL_PATH" --question-file "$questions" --image-folder "$images"
-        --temperature 0 --batch-size "${BATCH_SIZE:-16}" --max_new_tokens "${MAX_NEW_TOKENS:-128}")
+        --temperature 0 --batch-size "${BATCH_SIZE:-auto}" --max_new_tokens "${MAX_NEW_TOKENS:-128}")
     if [ -n "${CONV_MODE:-}" ]; then flags+=(--conv-mode "$CONV_MODE"); fi
     if [ "${#gpus[@]}" -le 1 ]; then
         "${PYTHON:-python}" -m llava.eval.model_vqa_loader "${flags[@]}" --answers-file "$answers"

@@ -6,6 +6,7 @@
 #   NPROC       processes on this machine (default: one per GPU, one without a GPU)
 #   NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT   for several machines: start the same script on each
 #   DEEPSPEED   a ZeRO config; default: the script's own on several GPUs, none on one or without; "none" = never
+#   WORKERS     processes that open pictures ahead (default: by the machine's cores)
 #   BF16, TF32  default: on with a GPU, off without (fp32)
 #   PYTHON      the interpreter (default: python)
 
@@ -60,9 +61,9 @@ prepare_training() {
         --bf16 "${BF16:-$on_gpu}"
         --tf32 "${TF32:-$on_gpu}"
         --gradient_checkpointing "${GRADIENT_CHECKPOINTING:-$on_gpu}"
-        --dataloader_num_workers "${WORKERS:-4}"
         --report_to "${REPORT_TO:-none}"
     )
+    if [ -n "${WORKERS:-}" ]; then shared_flags+=(--dataloader_num_workers "$WORKERS"); fi
     if [ "$DEEPSPEED" != none ]; then shared_flags+=(--deepspeed "$DEEPSPEED"); fi
 }
 

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/../../.."
 MODEL_PATH=${MODEL_PATH:?set MODEL_PATH to the checkpoint folder}
 DATA_DIR=${DATA_DIR:?set DATA_DIR to the folder with images, questions and truth.jsonl}
 RUN_DIR=${RUN_DIR:-$MODEL_PATH/eval}     # answers and scores go here
-BATCH_SIZE=${BATCH_SIZE:-16}             # questions decoded together; changes no answer
+BATCH_SIZE=${BATCH_SIZE:-auto}           # questions decoded together; changes no answer
 
 source scripts/common/answer.sh
 mkdir -p "$RUN_DIR/answers"
