@@ -17,10 +17,19 @@ from benchmarks.record import RESULTS
 from llava.command_line import CommandParser
 from llava.errors import UsageError, exit_on_usage_error
 
+
+def answering_table(record: dict) -> str:
+    """That of `benchmarks.evaluate`, which imports torch."""
+    from benchmarks.evaluate import table_of
+
+    return table_of(record["rows"])
+
+
 PAGE = RESULTS.parent / "README.md"
 PLACE = re.compile(r"<!-- (?P<name>[\w.-]+) -->\n.*?<!-- end -->", re.DOTALL)
 TABLES: dict[str, Callable[[dict], str]] = {
     "train": train.table,
+    "evaluate": answering_table,
     "load": load.table,
     "startup": startup.table,
 }
