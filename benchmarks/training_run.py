@@ -186,8 +186,7 @@ def build(task: Task, shape: Shape, args: TrainingArguments) -> torch.nn.Module:
         model = kind._from_config(config, dtype=torch.float32)
     model.config.use_cache = False
     if task.mode != "hf":
-        on_cpu = args.device.type == "cpu"
-        set_attention(model, args.attn_implementation, prefer_eager=on_cpu and args.bf16)
+        set_attention(model, args)
     model_args = ModelArguments(model_name_or_path=task.shape)
     trainable = choose_trainable(model, model_args, args)
     fill_randomly(trainable, seed=task.seed, device=args.device)

@@ -67,14 +67,14 @@ def attention_mask_for(
 ) -> object:
     """The mask in the form that an attention implementation of transformers takes.
 
-    `sdpa` takes booleans, `eager` an additive mask of `dtype`, `flex_attention` a block mask. Flash attention
-    knows no such masks: `ValueError`.
+    `sdpa` and `two_part` take booleans, `eager` an additive mask of `dtype`, `flex_attention` a block mask.
+    Flash attention knows no such masks: `ValueError`.
     """
     if implementation == "flex_attention":
         build = compiled_block_mask() if group_ids.is_cuda else block_mask
         return build(group_ids, branch_ids)
     mask = dense_mask(group_ids, branch_ids)
-    if implementation == "sdpa":
+    if implementation in ("sdpa", "two_part"):
         return mask
     if implementation == "eager":
         return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)

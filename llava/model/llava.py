@@ -21,6 +21,8 @@ from llava.model.config import LlavaConfig
 from llava.model.fusion import embed_text, write_features
 from llava.model.loss import LanguageHead, summed_cross_entropy
 from llava.model.original_form import Expanded, Images, choose_pictures, expand, placeholders_per_row
+from llava.model.prefix_attention import LONG_ROW, UNUSED_MASK, layout_of
+from llava.model.prefix_attention import NAME as TWO_PART
 from llava.model.projector import MultiModalProjector
 from llava.model.tiles import read_size
 from llava.model.vision_tower import encode_pictures, encode_scales
@@ -214,7 +216,7 @@ class LlavaForCausalLM(PreTrainedModel, GenerationMixin):
         if inputs_embeds is None:
             inputs_embeds = self.fuse(input_ids, pixel_values, image_features, vision_features)
         if group_ids is not None:
-            attention_mask = self.pack_mask(group_ids, branch_ids, inputs_embeds.dtype)
+            attention_mask = self.pack_mask(group_ids, branch_ids, inputs_embeds.dtype, kwargs)
         if targets is None and labels is not None:
             targets = targets_of_labels(labels)
         kwargs["return_dict"] = True  # PEFT passes it, too
@@ -233,9 +235,16 @@ class LlavaForCausalLM(PreTrainedModel, GenerationMixin):
         logits = self.lm_head(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
         return LlavaOutput(loss, logits, outputs.past_key_values, outputs.hidden_states, outputs.attentions)
 
-    def pack_mask(self, group_ids: Tensor, branch_ids: Tensor | None, dtype: torch.dtype) -> object:
-        """The mask of packed rows in the form that this language model's attention takes."""
+    def pack_mask(
+        self, group_ids: Tensor, branch_ids: Tensor | None, dtype: torch.dtype, kwargs: dict[str, object]
+    ) -> object:
+        """The mask of packed rows in the form that this language model's attention takes; `two_part` takes a
+        layout among the `kwargs` instead.
+        """
         implementation = self.model.language_model.config._attn_implementation
+        if implementation == TWO_PART and group_ids.shape[1] >= LONG_ROW:
+            kwargs["pack_layout"] = layout_of(group_ids, branch_ids)
+            return torch.empty(UNUSED_MASK, device=group_ids.device)
         return attention_mask_for(implementation, group_ids, branch_ids, dtype=dtype)
 
     def loss_at(self, hidden: Tensor, targets: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:

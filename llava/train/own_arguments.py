@@ -82,7 +82,9 @@ class OwnTrainingArguments:
         False, "batches of about equal length, with pictures or text only; needs --packing none"
     )
     group_by_length: bool = flag(False, "batches of samples of about equal length; needs --packing none")
-    attn_implementation: Literal["auto", "eager", "sdpa", "flex_attention"] = flag("auto", "attention code")
+    attn_implementation: Literal["auto", "eager", "sdpa", "flex_attention", "two_part"] = flag(
+        "auto", "attention code; auto: two_part on a CPU (a prefix, then its branches), else sdpa"
+    )
     auto_checkpointing: bool = flag(
         True,
         "set by --gradient_checkpointing auto (the default): on when a step would not fit the memory without",

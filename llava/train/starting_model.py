@@ -27,6 +27,7 @@ from llava.model.config import LlavaConfig
 from llava.model.llava import LlavaForCausalLM
 from llava.model.locations import find_folder
 from llava.model.lora import LoraSettings, add_lora
+from llava.model.prefix_attention import NAME as TWO_PART
 from llava.model.weight_files import ADAPTER_CONFIG_NAME
 from llava.tokenizer import load_tokenizer
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
@@ -101,8 +102,7 @@ def build_for_training(
     model.config.conv_template = training_template(model_args.version).name
     model.config.tokenizer_model_max_length = training_args.model_max_length
     model.config.use_cache = False
-    on_cpu = training_args.device.type == "cpu"
-    set_attention(model, training_args.attn_implementation, prefer_eager=on_cpu and training_args.bf16)
+    set_attention(model, training_args)
     image_processor = fit_to_scales(load_image_processor(tower_folder), model.config)
     return Start(model, tokenizer, image_processor, folder)
 
@@ -156,13 +156,14 @@ def parts_of(model_args: ModelArguments, data_args: DataArguments, training_args
     )
 
 
-def set_attention(model: LlavaForCausalLM, implementation: str, *, prefer_eager: bool) -> None:
-    """Choose the language model's attention; `auto` is eager on a CPU under bf16 (fastest there), else
-    SDPA.
+def set_attention(model: LlavaForCausalLM, args: TrainingArguments) -> None:
+    """Choose the language model's attention; `auto` is that of two parts on a CPU, unless layers are compiled
+    (its shapes change with every batch), else SDPA.
     """
-    if implementation == "auto":
-        implementation = "eager" if prefer_eager else "sdpa"
-    model.model.language_model.set_attn_implementation(implementation)
+    chosen = args.attn_implementation
+    if chosen == "auto":
+        chosen = TWO_PART if args.device.type == "cpu" and not args.compile_layers else "sdpa"
+    model.model.language_model.set_attn_implementation(chosen)
 
 
 def choose_trainable(

@@ -27,7 +27,7 @@ from llava.train.memory import (
     table,
 )
 from llava.train.sampler import EpochSampler
-from llava.train.starting_model import choose_trainable, set_attention, whole_on_every_rank
+from llava.train.starting_model import choose_trainable, whole_on_every_rank
 from llava.train.summary import autocast_type
 
 logger = logging.getLogger(__name__)
@@ -64,10 +64,9 @@ def skeleton(
     config = LlavaConfig.from_dict(config.to_dict())
     with whole_on_every_rank(training_args), torch.device("meta"):
         model = LlavaForCausalLM._from_config(config, dtype=dtype)
-        on_cpu = training_args.device.type == "cpu"
-        chosen = training_args.attn_implementation
-        chosen = "sdpa" if chosen == "flex_attention" else chosen
-        set_attention(model, chosen, prefer_eager=on_cpu and training_args.bf16)
+        # masks of blocks and layouts depend on numbers, which are not there
+        chosen = "eager" if training_args.attn_implementation == "eager" else "sdpa"
+        model.model.language_model.set_attn_implementation(chosen)
         trainable = choose_trainable(model, model_args, training_args)
     if checkpointing:
         enable_checkpointing(model)

@@ -64,7 +64,7 @@ def assert_same(first: tuple, second: tuple) -> None:
         torch.testing.assert_close(gradient, second[1][name], atol=GRADIENT_ATOL, rtol=0, msg=name)
 
 
-@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("implementation", ["sdpa", "eager", "two_part"])
 @pytest.mark.parametrize("mode", ["packed", "shared"])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_modes_agree_on_full_training(mode: str, implementation: str, seed: int) -> None:
