@@ -37,6 +37,8 @@ NEWEST_NAMES = {
 }
 """Names that only the newer versions of transformers know; both spellings are accepted everywhere."""
 
+TRUTH_VALUES = ("", "true", "false", "yes", "no", "t", "f", "y", "n", "1", "0")
+"""What a switch may be followed by; nothing means True."""
 CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")
 """The flag that takes `auto` beside True and False, in both spellings."""
 
@@ -205,7 +207,7 @@ def translate_flags(argv: Sequence[str], trainer_fields: Collection[str]) -> tup
         if flag.name in SOME_VALUES and flag.name not in trainer_fields:
             continue
         if flag.name in CHECKPOINTING:
-            is_auto = flag.words == ("auto",)
+            is_auto = is_auto_checkpointing(flag)
             flags.append(Flag("auto_checkpointing", (str(is_auto),)))
             if is_auto:
                 continue
@@ -217,6 +219,14 @@ def translate_flags(argv: Sequence[str], trainer_fields: Collection[str]) -> tup
                 name = new if new in trainer_fields else old
         flags.append(Flag(name, flag.words))
     return join_flags(flags), list(dict.fromkeys(notices))
+
+
+def is_auto_checkpointing(flag: Flag) -> bool:
+    """Whether the flag says `auto`; `UsageError` for a word that is neither that nor a truth value."""
+    word = " ".join(flag.words).lower()
+    if word not in ("auto", *TRUTH_VALUES):
+        raise UsageError(f"--{flag.name} is {' '.join(flag.words)}; use auto, True or False.")
+    return word == "auto"
 
 
 def check_ratio(flag: Flag) -> None:

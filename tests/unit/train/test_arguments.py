@@ -248,6 +248,17 @@ def test_old_names_are_translated() -> None:
     assert notices == []
 
 
+@pytest.mark.parametrize("name", ["gradient_checkpointing", "activation_checkpointing"])
+def test_checkpointing_is_auto_or_a_truth_value(name: str) -> None:
+    for word in ("auto", "Auto"):
+        assert translate_flags([f"--{name}", word], {name})[0] == ["--auto_checkpointing", "True"]
+    for words in ((), ("yes",), ("False",)):
+        new, _ = translate_flags([f"--{name}", *words], {name})
+        assert new == ["--auto_checkpointing", "False", f"--{name}", *words]
+    with pytest.raises(UsageError, match=f"--{name} is maybe; use auto, True or False"):
+        translate_flags([f"--{name}", "maybe"], {name})
+
+
 def test_machines() -> None:
     assert fit_to_machine(["--tf32", "True", "--fp16", "True"], GPU) == (
         ["--tf32", "True", "--fp16", "True"],
