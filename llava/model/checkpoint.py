@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from llava.errors import UsageError
 from llava.model.config import LlavaConfig
-from llava.model.key_names import OURS, KeyTable, differences, original_projector_key, projector_key
+from llava.model.key_names import HEAD, OURS, KeyTable, differences, original_projector_key, projector_key
 from llava.model.stored_tensors import TensorFile, Weights, as_weights, read_tensors
 from llava.model.weight_files import PROJECTOR_NAME, weight_files, weights_hash
 
@@ -65,9 +65,7 @@ def write_weights(state: Mapping[str, Tensor], folder: Path, *, tied: bool, tabl
     """
     from huggingface_hub import save_torch_state_dict
 
-    kept = {
-        table.to_disk(key): value for key, value in state.items() if not (tied and key == "lm_head.weight")
-    }
+    kept = {table.to_disk(key): value for key, value in state.items() if not (tied and key == HEAD)}
     folder.mkdir(parents=True, exist_ok=True)
     save_torch_state_dict(kept, folder, max_shard_size="5GB", safe_serialization=True)
 
@@ -89,7 +87,7 @@ def load_strictly(
     """
 
     def without_tied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {key: value for key, value in tensors.items() if not (tied and key == "lm_head.weight")}
+        return {key: value for key, value in tensors.items() if not (tied and key == HEAD)}
 
     weights = as_weights(weights)
     places = without_tied(model.state_dict(keep_vars=True))

@@ -61,10 +61,12 @@ def stored_state(opened: "Opened", dtype: str) -> dict[str, "Tensor"]:
     """
     import torch
 
+    from llava.model.key_names import HEAD
+
     state = {}
     with torch.no_grad():
         for key, weight in opened.model.state_dict().items():
-            if key == "lm_head.weight" and opened.model.config.tie_word_embeddings:
+            if key == HEAD and opened.model.config.tie_word_embeddings:
                 continue
             chosen = opened.dtypes[key] if dtype == AUTO else getattr(torch, dtype)
             state[key] = weight.to(chosen, copy=True).contiguous()

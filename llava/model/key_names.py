@@ -37,13 +37,19 @@ def replace_start(key: str, pairs: Iterable[tuple[str, str]]) -> str:
 NEWLINE = "model.image_newline"
 """The vector at the end of a row of patches (LLaVA-1.6), in memory and in the original's files."""
 
+PROJECTOR = "model.multi_modal_projector."
+"""The start of the projector's names in memory."""
+INPUT_EMBEDDINGS = "model.language_model.embed_tokens.weight"
+HEAD = "lm_head.weight"
+"""The two tensors with a row for each token, in memory."""
+
 OURS = KeyTable(
     (
         (NEWLINE, "image_newline"),
         ("model.language_model.", "language_model.model."),
         ("lm_head.", "language_model.lm_head."),
         ("model.vision_tower.", "vision_tower.vision_model."),
-        ("model.multi_modal_projector.", "multi_modal_projector."),
+        (PROJECTOR, "multi_modal_projector."),
     )
 )
 
@@ -52,7 +58,7 @@ HF_FLAT_TOWER = KeyTable(
         ("model.language_model.", "language_model.model."),
         ("lm_head.", "language_model.lm_head."),
         ("model.vision_tower.", "vision_tower."),
-        ("model.multi_modal_projector.", "multi_modal_projector."),
+        (PROJECTOR, "multi_modal_projector."),
     )
 )
 """transformers, of a model that was built from a configuration or from parts."""
@@ -62,7 +68,7 @@ HF_NESTED = KeyTable(
         ("model.language_model.", "model.language_model."),
         ("lm_head.", "lm_head."),
         ("model.vision_tower.", "model.vision_tower.vision_model."),
-        ("model.multi_modal_projector.", "model.multi_modal_projector."),
+        (PROJECTOR, PROJECTOR),
     )
 )
 """transformers from 4.52 on."""
@@ -72,7 +78,7 @@ HF_NESTED_FLAT_TOWER = KeyTable(
         ("model.language_model.", "model.language_model."),
         ("lm_head.", "lm_head."),
         ("model.vision_tower.", "model.vision_tower."),
-        ("model.multi_modal_projector.", "model.multi_modal_projector."),
+        (PROJECTOR, PROJECTOR),
     )
 )
 """transformers 5, with the names that the modules have in memory."""
@@ -93,7 +99,7 @@ def hf_table(keys: Iterable[str]) -> KeyTable:
 
 def original_table(projector_type: str) -> KeyTable:
     """The original LLaVA's layout; the projector's layers are numbered with their activations, from 0."""
-    ours, theirs = "model.multi_modal_projector.", "model.mm_projector."
+    ours, theirs = PROJECTOR, "model.mm_projector."
     projector = [
         (f"{ours}linear_{layer}.", f"{theirs}{2 * (layer - 1)}.")
         for layer in range(1, projector_depth(projector_type) + 1)

@@ -9,16 +9,12 @@ from llava.errors import UsageError
 from llava.model.checkpoint import EMBEDDINGS, read_projector
 from llava.model.config import LlavaConfig
 from llava.model.contents import Contents, read_config
-from llava.model.key_names import OURS
+from llava.model.key_names import HEAD, INPUT_EMBEDDINGS, OURS, PROJECTOR
 from llava.model.locations import find_folder
 from llava.model.original import TOWER, base_weights
 from llava.model.stored_tensors import read_tensors
 from llava.model.vision_tower import load_vision_tower
 from llava.model.weight_files import PROJECTOR_NAME, has_weights
-
-PROJECTOR = "model.multi_modal_projector."
-INPUT_EMBEDDINGS = "model.language_model.embed_tokens.weight"
-HEAD = "lm_head.weight"
 
 
 def is_projector_stage(folder: Path) -> bool:

@@ -21,6 +21,7 @@ from llava.images import PREPROCESSOR_NAMES
 from llava.model.checkpoint import write_weights
 from llava.model.config import LlavaConfig
 from llava.model.hf_layout import MODEL_TYPE, SELECT_FEATURES, SPECIAL_IDS, VISION_TYPES
+from llava.model.key_names import HEAD, INPUT_EMBEDDINGS
 from llava.tokenizer import BOUNDARY, CONFIG_NAME, PLAIN_CLASS, TOKENIZER_JSON, has_first_boundary
 
 STRATEGIES = {feature: strategy for strategy, feature in SELECT_FEATURES.items()}
@@ -47,7 +48,7 @@ NOT_WRITTEN = (
 """Traces of the machine that writes, and what every configuration of transformers says."""
 LOADING_TRACES = ("backend", "is_local", "local_files_only")
 """What a tokenizer of transformers 5 notes about how it was opened."""
-VOCABULARY_KEYS = ("model.language_model.embed_tokens.weight", "lm_head.weight")
+VOCABULARY_KEYS = (INPUT_EMBEDDINGS, HEAD)
 LAST_OF_A_PICTURE = rf"{DEFAULT_IMAGE_TOKEN}(?!{DEFAULT_IMAGE_TOKEN}|\z)"
 """The last <image> of a row of them, where text follows."""
 PICTURE_SETTINGS = (

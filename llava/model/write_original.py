@@ -18,7 +18,7 @@ from llava.images import PREPROCESSOR_NAMES
 from llava.model.builder import Opened
 from llava.model.checkpoint import write_weights
 from llava.model.config import LlavaConfig
-from llava.model.key_names import KeyTable, original_table
+from llava.model.key_names import INPUT_EMBEDDINGS, KeyTable, original_table
 from llava.model.original import TOWER, VISION_TYPE
 from llava.model.write_hf import part_values, special_values, write_json
 from llava.tokenizer import CONFIG_NAME, SENTENCEPIECE_MODEL
@@ -77,7 +77,7 @@ def write_original(folder: Path, config: LlavaConfig, state: Mapping[str, Tensor
         "architectures": [ARCHITECTURES[config.text_config.model_type]],
         "model_type": model_type,
         "mm_vision_tower": tower_folder_of(folder).name,
-        "torch_dtype": str(state["model.language_model.embed_tokens.weight"].dtype).removeprefix("torch."),
+        "torch_dtype": str(state[INPUT_EMBEDDINGS].dtype).removeprefix("torch."),
     }
     write_json(folder / "config.json", values)
     write_json(folder / "generation_config.json", special_values(config))

@@ -12,10 +12,10 @@ from transformers import PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.model.checkpoint import write_base_reference, write_config, write_projector, write_weights
+from llava.model.key_names import INPUT_EMBEDDINGS, PROJECTOR
 
 logger = logging.getLogger(__name__)
 
-INPUT_EMBEDDINGS = "model.language_model.embed_tokens.weight"
 KINDS = ("full", "lora", "projector")
 
 
@@ -51,9 +51,12 @@ class CheckpointWriter:
             if self.base is not None:
                 write_base_reference(folder, self.base)
         elif self.kind == "projector":
-            start = "model.multi_modal_projector."
             write_projector(
-                {key[len(start) :]: value for key, value in weights.items() if key.startswith(start)},
+                {
+                    key.removeprefix(PROJECTOR): value
+                    for key, value in weights.items()
+                    if key.startswith(PROJECTOR)
+                },
                 folder,
                 embeddings=weights[INPUT_EMBEDDINGS] if model.config.mm_use_im_start_end else None,
             )
