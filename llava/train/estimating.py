@@ -6,7 +6,6 @@ import sys
 import torch
 from transformers import AutoConfig
 
-from llava.conversation import training_template
 from llava.errors import UsageError
 from llava.model.builder import is_llava, is_ours, read_contents
 from llava.model.config import LlavaConfig
@@ -16,9 +15,9 @@ from llava.model.vision_tower import read_vision_config
 from llava.tokenizer import load_tokenizer
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, parse_arguments
 from llava.train.collator import PackingCollator
-from llava.train.conversations import ConversationDataset, Encoding
+from llava.train.conversations import ConversationDataset
 from llava.train.memory import table
-from llava.train.recipe import choose_sampler
+from llava.train.recipe import choose_sampler, encoding_of
 from llava.train.samples import read_samples
 from llava.train.step_memory import WITH, WITHOUT, estimate_run, largest_shape, memory_for
 
@@ -30,13 +29,7 @@ def run(argv: list[str]) -> None:
     config = config_of(model_args, data_args, training_args)
     samples = read_samples(data_args.data_path, data_args.image_folder)
     folder = find_folder(model_args.model_name_or_path, cache=training_args.cache_dir)
-    encoding = Encoding(
-        training_template(model_args.version),
-        load_tokenizer(folder),
-        config.num_patches,
-        training_args.model_max_length,
-        start_end=config.mm_use_im_start_end,
-    )
+    encoding = encoding_of(load_tokenizer(folder), config, model_args, training_args)
     shape = largest_shape(
         choose_sampler(samples, training_args),
         ConversationDataset(samples, encoding),

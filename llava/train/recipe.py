@@ -9,13 +9,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import TrainerCallback, set_seed
+from transformers import PreTrainedTokenizerFast, TrainerCallback, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_pt_utils import get_model_param_count
 
 from llava.conversation import training_template
 from llava.errors import UsageError
 from llava.model.compiled import compile_layers
+from llava.model.config import LlavaConfig
 from llava.processing import load_image, process_image
 from llava.train.arguments import ModelArguments, TrainingArguments, parse_arguments
 from llava.train.collator import PackingCollator
@@ -49,13 +50,7 @@ def run(argv: list[str], *, callbacks: Sequence[TrainerCallback] = ()) -> None:
     with whole_on_every_rank(training_args):
         start = build_for_training(model_args, data_args, training_args)
         trainable = choose_trainable(start.model, model_args, training_args)
-    encoding = Encoding(
-        training_template(model_args.version),
-        start.tokenizer,
-        start.model.num_patches,
-        training_args.model_max_length,
-        start_end=start.model.config.mm_use_im_start_end,
-    )
+    encoding = encoding_of(start.tokenizer, start.model.config, model_args, training_args)
     dataset = ConversationDataset(samples, encoding, store_of(samples, encoding, training_args))
     check_long_samples(dataset)
     load_pixels = partial(
@@ -86,6 +81,22 @@ def run(argv: list[str], *, callbacks: Sequence[TrainerCallback] = ()) -> None:
     trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     finish(trainer, time.perf_counter() - started, steps_before=step_of(resume_from))
     leave_group()
+
+
+def encoding_of(
+    tokenizer: PreTrainedTokenizerFast,
+    config: LlavaConfig,
+    model_args: ModelArguments,
+    training_args: TrainingArguments,
+) -> Encoding:
+    """How the run's conversations become tokens."""
+    return Encoding(
+        training_template(model_args.version),
+        tokenizer,
+        config.num_patches,
+        training_args.model_max_length,
+        start_end=config.mm_use_im_start_end,
+    )
 
 
 def choose_sampler(samples: Sequence[Sample], args: TrainingArguments) -> EpochSampler:

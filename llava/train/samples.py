@@ -51,7 +51,6 @@ MOST_THREADS = 8
 PICTURES_AT_ONCE = 4096
 """Pictures that wait for a thread; the list of a whole large data set would itself be large."""
 PLAIN_IDS = (str, int, type(None))
-PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
 @dataclass
@@ -299,16 +298,12 @@ def check_pictures(samples: Sequence[Sample], mode: str = "auto") -> None:
 
 def decoding_problem(path: str) -> str | None:
     """Why a picture cannot be used, told by what training itself opens it with."""
-    from PIL import Image
-
-    from llava.processing import load_image
+    from llava.images import load_image
 
     try:
         load_image(path)
     except UsageError as error:
         return str(error)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return f"{path}: {error}; replace the picture or remove the row"
     return None
 
 
@@ -316,8 +311,10 @@ def header_problem(path: str) -> str | None:
     """Why a picture cannot be opened, without decoding it."""
     from PIL import Image
 
+    from llava.images import FORMATS
+
     try:
-        with Image.open(path, formats=PICTURE_FORMATS):
+        with Image.open(path, formats=FORMATS):
             return None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         return f"{path}: {error}; replace the picture or remove the row"
