@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from llava.eval.run_record import commit, versions
+from benchmarks.record import environment, write_result
 
 BASE = "playground/mini_world/base"
 ALL = 1_000_000
@@ -211,31 +211,16 @@ def run_all(options: argparse.Namespace) -> None:
             work = options.work / f"{variant}-seed{seed}"
             file = work / "points.json"
             if not file.is_file():
-                command = [
-                    sys.executable,
-                    "-m",
-                    "benchmarks.learning",
-                    "--one",
-                    variant,
-                    "--seeds",
-                    str(seed),
-                ]
-                command += [
-                    "--work",
-                    str(options.work),
-                    "--every",
-                    str(options.every),
-                    "--rate",
-                    options.rate,
-                ]
-                subprocess.run(command, check=True)
+                command = (
+                    f"-m benchmarks.learning --one {variant} --seeds {seed} --every {options.every}".split()
+                )
+                settings = ["--work", str(options.work), "--rate", options.rate]
+                subprocess.run([sys.executable, *command, *settings], check=True)
             runs[variant][str(seed)] = [Point(**row) for row in json.loads(file.read_text(encoding="utf-8"))]
     rows = table(runs)
     sys.stdout.write(show(rows))
     report = {
-        "command": " ".join(["python -m benchmarks.learning", *sys.argv[1:]]),
-        "commit": commit(),
-        "versions": versions(),
+        **environment(["benchmarks.learning", *sys.argv[1:]]),
         "clock": "processor time of one thread, training only",
         "rows": rows,
         "runs": {
@@ -243,7 +228,7 @@ def run_all(options: argparse.Namespace) -> None:
             for variant, by_seed in runs.items()
         },
     }
-    options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_result(report, options.out)
 
 
 def main() -> None:
