@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
-
 from tests.e2e.conftest import BASE, run_command, run_module
 
 SHORT_STORY = """
@@ -18,7 +16,6 @@ python -m llava.eval.report --runs "$RUNS" --data "$DATA_DIR" --out "$RUNS/repor
 """
 
 
-@pytest.mark.slow
 def test_people_training_answers_scores_report(tmp_path: Path) -> None:
     result = run_command(
         ["bash", "-euo", "pipefail", "-c", SHORT_STORY],
