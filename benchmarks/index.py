@@ -10,7 +10,6 @@ file is drawn from a seed: most rows show one of `rows` / 1.9 pictures and have 
 import argparse
 import json
 import os
-import platform
 import random
 import resource
 import shutil
@@ -24,8 +23,8 @@ from typing import Any
 
 from PIL import Image
 
+from benchmarks.record import RESULTS, as_table, environment, write_result
 from llava.conversation import training_template
-from llava.eval.run_record import commit, versions
 from llava.tokenizer import load_tokenizer
 from llava.train.conversations import ConversationDataset, Encoding, check_long_samples
 from llava.train.sampler import PictureOrder
@@ -137,8 +136,26 @@ def measure(folder: Path, *, pictures: bool) -> dict[str, object]:
     return json.loads(result.stdout)
 
 
+def table(record: dict) -> str:
+    """The result as people read it."""
+    header = (
+        "start",
+        "rows",
+        "file MiB",
+        "index MiB",
+        "seconds",
+        "processor seconds",
+        "peak MiB",
+        "imports MiB",
+    )
+    sizes = (record["rows"], record["file_mib"], record["index_mib"])
+    starts = (("first", record["first_start"]), ("second", record["second_start"]))
+    names = ("total", "total_cpu", "peak_mib", "imports_mib")
+    return as_table([header, *((start, *sizes, *(at[name] for name in names)) for start, at in starts)])
+
+
 def main() -> None:
-    """Make the file, start twice, print JSON."""
+    """Make the file, start twice, print the table, write the result."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--rows", type=int, default=665_000)
     options.add_argument(
@@ -156,11 +173,7 @@ def main() -> None:
         write_pictures(folder / "images", pictures)
         write_rows(folder / "rows.json", args.rows, pictures, random.Random(0))
         starts = [measure(folder, pictures=args.pictures) for _ in range(2)]
-        report = {
-            "command": " ".join(["python", "-m", "benchmarks.index", *sys.argv[1:]]),
-            "machine": f"{platform.machine()}, one process",
-            "commit": commit(),
-            "versions": versions(),
+        record = environment(["benchmarks.index", *sys.argv[1:]]) | {
             "rows": args.rows,
             "pictures": pictures,
             "file_mib": (folder / "rows.json").stat().st_size >> 20,
@@ -168,7 +181,8 @@ def main() -> None:
             "first_start": starts[0],
             "second_start": starts[1],
         }
-        sys.stdout.write(json.dumps(report, indent=2) + "\n")
+        sys.stdout.write(table(record) + "\n")
+        write_result(record, Path(RESULTS, f"index_{args.rows // 1000}k.json"))
     finally:
         shutil.rmtree(folder)
 

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import environment, write_result
+from benchmarks.record import as_table, environment, write_result
 
 BASE = "playground/mini_world/base"
 ALL = 1_000_000
@@ -188,16 +188,24 @@ def table(runs: dict[str, dict[str, list[Point]]]) -> list[dict[str, object]]:
     return rows
 
 
-def show(rows: Sequence[dict[str, object]]) -> str:
-    """The table for people."""
-    lines = [f"{'variant':<12}{'s to 90 %':>11}{'samples':>10}{'s in all':>10}  recognised at the end"]
-    for row in rows:
-        end = ", ".join(f"{100 * value:.0f}" for value in row["recognised_at_end"])  # type: ignore[attr-defined]
-        lines.append(
-            f"{row['variant']!s:<12}{row['seconds_to_90']!s:>11}{row['samples_to_90']!s:>10}"
-            f"{row['seconds_whole']!s:>10}  {end}"
-        )
-    return "\n".join(lines) + "\n"
+def table_of(record: dict) -> str:
+    """The result as people read it."""
+    header = (
+        "packing",
+        "samples to 90 %",
+        "each seed",
+        "seconds to 90 %",
+        "seconds in all",
+        "recognised at end, %",
+    )
+    rows: list[Sequence[object]] = [header]
+    for row in record["rows"]:
+        each = ", ".join("never" if value is None else f"{value:,}" for value in row["samples_each"])
+        end = ", ".join(f"{100 * value:.0f}" for value in row["recognised_at_end"])
+        there = row["samples_to_90"] is not None
+        samples, seconds = (row[f"{what}_to_90"] if there else "not all" for what in ("samples", "seconds"))
+        rows.append((row["variant"], samples, each, seconds, row["seconds_whole"], end))
+    return as_table(rows)
 
 
 def run_all(options: argparse.Namespace) -> None:
@@ -218,7 +226,6 @@ def run_all(options: argparse.Namespace) -> None:
                 subprocess.run([sys.executable, *command, *settings], check=True)
             runs[variant][str(seed)] = [Point(**row) for row in json.loads(file.read_text(encoding="utf-8"))]
     rows = table(runs)
-    sys.stdout.write(show(rows))
     report = {
         **environment(["benchmarks.learning", *sys.argv[1:]]),
         "clock": "processor time of one thread, training only",
@@ -228,6 +235,7 @@ def run_all(options: argparse.Namespace) -> None:
             for variant, by_seed in runs.items()
         },
     }
+    sys.stdout.write(table_of(report) + "\n")
     write_result(report, options.out)
 
 

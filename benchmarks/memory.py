@@ -12,7 +12,6 @@ import argparse
 import gc
 import json
 import os
-import platform
 import subprocess
 import sys
 from itertools import product
@@ -22,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, LlamaConfig
 
+from benchmarks.record import RESULTS, environment, table_of_rows, write_result
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.eval.run_record import commit, versions
 from llava.model.config import LlavaConfig
 from llava.model.llava import LlavaForCausalLM
 from llava.model.lora import LoraSettings, add_lora
@@ -149,7 +148,7 @@ def compare_in_fresh_process(*flags: str) -> dict:
 
 
 def main() -> None:
-    """Measure and print JSON."""
+    """Measure, print the table, write the result."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--kinds", nargs="+", default=["full", "lora"], choices=("full", "lora"))
     options.add_argument("--checkpointing", nargs="+", default=["off", "on"], choices=("off", "on"))
@@ -181,14 +180,9 @@ def main() -> None:
         )
         for kind, checkpointing, numbers in cases
     ]
-    record = {
-        "command": " ".join(["python", "-m", "benchmarks.memory", *sys.argv[1:]]),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "commit": commit(),
-        "versions": versions(),
-        "rows": rows,
-    }
-    sys.stdout.write(json.dumps(record, indent=1) + "\n")
+    record = environment(["benchmarks.memory", *sys.argv[1:]]) | {"rows": rows}
+    sys.stdout.write(table_of_rows(record) + "\n")
+    write_result(record, Path(RESULTS, "memory.json"))
 
 
 if __name__ == "__main__":

@@ -6,12 +6,11 @@ The tolerances of tests/unit/train/test_packing.py are chosen from what this pri
 """
 
 import argparse
-import json
-import platform
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.eval.run_record import commit, versions
+from benchmarks.record import RESULTS, environment, table_of_rows, write_result
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,7 +61,7 @@ def worst_of(kind: str, implementation: str, seeds: int) -> list[dict[str, objec
 
 
 def main() -> None:
-    """Measure and print JSON."""
+    """Measure, print the table, write the result."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--seeds", type=int, default=50)
     args = options.parse_args()
@@ -72,15 +71,12 @@ def main() -> None:
         for implementation in ("sdpa", "eager")
         for row in worst_of(kind, implementation, args.seeds)
     ]
-    record = {
-        "command": " ".join(["python", "-m", "benchmarks.packing_exactness", *sys.argv[1:]]),
-        "machine": platform.machine(),
-        "commit": commit(),
-        "versions": versions(),
+    record = environment(["benchmarks.packing_exactness", *sys.argv[1:]]) | {
         "seeds": args.seeds,
         "rows": rows,
     }
-    sys.stdout.write(json.dumps(record, indent=1) + "\n")
+    sys.stdout.write(table_of_rows(record) + "\n")
+    write_result(record, Path(RESULTS, "packing_exactness.json"))
 
 
 if __name__ == "__main__":

@@ -67,6 +67,13 @@ def as_table(rows: Sequence[Sequence[object]]) -> str:
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
+def table_of_rows(record: dict) -> str:
+    """A record's `rows`, dictionaries with the same keys; numbers with fractions get three digits."""
+    rows = record["rows"]
+    cells = ([f"{cell:.3g}" if isinstance(cell, float) else cell for cell in row.values()] for row in rows)
+    return as_table([[name.replace("_", " ") for name in rows[0]], *cells])
+
+
 def write_result(record: dict[str, object], file: Path) -> None:
     """One result as JSON."""
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import load, startup, train
-from benchmarks.record import RESULTS
+from benchmarks import learning, load, startup, train
+from benchmarks.record import RESULTS, table_of_rows
 from llava.command_line import CommandParser
 from llava.errors import UsageError, exit_on_usage_error
 
@@ -25,6 +25,13 @@ def answering_table(record: dict) -> str:
     return table_of(record["rows"])
 
 
+def index_table(record: dict) -> str:
+    """That of `benchmarks.index`, which imports torch."""
+    from benchmarks.index import table
+
+    return table(record)
+
+
 PAGE = RESULTS.parent / "README.md"
 PLACE = re.compile(r"<!-- (?P<name>[\w.-]+) -->\n.*?<!-- end -->", re.DOTALL)
 TABLES: dict[str, Callable[[dict], str]] = {
@@ -32,6 +39,9 @@ TABLES: dict[str, Callable[[dict], str]] = {
     "evaluate": answering_table,
     "load": load.table,
     "startup": startup.table,
+    "learning": learning.table_of,
+    "index": index_table,
+    **dict.fromkeys(("padding", "memory", "waiting", "packing"), table_of_rows),
 }
 """First word of a result's name -> its table."""
 

@@ -6,6 +6,8 @@
     none     one sample per row, padded, gradient checkpointing, logits at all positions, the vision tower
              for every sample: as the original trains
     packed   our rows of several samples        shared   our rows with each picture's prefix once
+    kept     shared, with features of all pictures at hand, as from the second epoch on
+    checkpointed                            kept, with gradient checkpointing: the least memory
     hf       transformers' LlavaForConditionalGeneration, its Trainer and PEFT, padded
     merged   all questions of a picture in one conversation: it learns something else, shown for speed only
 
@@ -29,7 +31,7 @@ from benchmarks.workload import Counts, count, workload_of
 from llava.command_line import CommandParser
 from llava.errors import UsageError, exit_on_usage_error
 
-MODES = ("none", "packed", "shared", "hf", "merged")
+MODES = ("none", "packed", "shared", "kept", "checkpointed", "hf", "merged")
 SAME_RTOL = {"loss": 1e-5, "gradient_norm": 1e-4}
 """fp32, relative, over mini and mid: worst seen 2.7e-7 and 2.4e-7."""
 SAME_RTOL_BF16 = {"loss": 2e-3, "gradient_norm": 5e-2}

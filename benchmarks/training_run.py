@@ -29,15 +29,27 @@ from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.model.config import LlavaConfig
 from llava.model.llava import LlavaForCausalLM
 from llava.train.arguments import ModelArguments, TrainingArguments
+from llava.train.attention_choice import set_attention
 from llava.train.collator import PackingCollator, pad
 from llava.train.packing import Example
 from llava.train.sampler import EpochSampler
 from llava.train.saving import CheckpointWriter
-from llava.train.starting_model import choose_trainable, set_attention
+from llava.train.starting_model import choose_trainable
 from llava.train.trainer import LlavaTrainer
+from llava.train.vision_cache import Seer, keep_in_memory
 
-PACKING = {"none": "none", "packed": "packed", "shared": "shared", "merged": "none"}
+PACKING = {
+    "none": "none",
+    "packed": "packed",
+    "shared": "shared",
+    "kept": "shared",
+    "checkpointed": "shared",
+    "merged": "none",
+}
 """Our modes, and the --packing that they run with."""
+KEPT = ("kept", "checkpointed")
+"""Modes that have seen all pictures before the first step, as in later epochs."""
+CHECKPOINTED = ("none", "checkpointed")
 
 
 @dataclass(frozen=True)
@@ -197,7 +209,8 @@ def build(task: Task, shape: Shape, args: TrainingArguments) -> torch.nn.Module:
 def arguments(task: Task, shape: Shape, folder: str) -> TrainingArguments:
     """As the training scripts set them, without dropout (its random numbers differ between modes).
 
-    Gradient checkpointing is on in `none`, as the original trains, and elsewhere where the shape needs it.
+    Gradient checkpointing is on in `none`, as the original trains, in `checkpointed`, and elsewhere where the
+    shape needs it.
     """
     return TrainingArguments(
         output_dir=folder,
@@ -208,7 +221,7 @@ def arguments(task: Task, shape: Shape, folder: str) -> TrainingArguments:
         lora_dropout=0.0,
         bf16=task.bf16,
         use_cpu=not torch.cuda.is_available(),
-        gradient_checkpointing=task.mode == "none" or shape.checkpointing,
+        gradient_checkpointing=task.mode in CHECKPOINTED or shape.checkpointing,
         per_device_train_batch_size=task.pictures * (1 if task.mode == "merged" else task.questions),
         max_steps=task.warmup + task.steps,
         learning_rate=2e-4,
@@ -217,6 +230,23 @@ def arguments(task: Task, shape: Shape, folder: str) -> TrainingArguments:
         save_strategy="no",
         disable_tqdm=True,
     )
+
+
+def collator_of(
+    task: Task, model: torch.nn.Module, args: TrainingArguments, examples: Sequence[Example]
+) -> Callable[[Sequence[Example]], dict[str, Tensor]]:
+    """What makes batches in a mode; kept features are computed here, before the clock runs."""
+    shape = SHAPES[task.shape]
+    load_pixels = RandomPictures(shape.image_size)
+    if task.mode == "hf":
+        return TheirCollator(shape.vocabulary - 1, load_pixels)
+    features = None
+    if task.mode in KEPT:
+        inner: Any = model.get_base_model() if task.method == "lora" else model
+        paths = list(dict.fromkeys(path for one in examples for path in one.images))
+        autocast = torch.bfloat16 if task.bf16 else None
+        features = keep_in_memory(Seer(inner, load_pixels, args.device, autocast), paths)
+    return PackingCollator(PACKING[task.mode], load_pixels, vision_features=features)
 
 
 def trainer_of(
@@ -243,20 +273,17 @@ def measure(task: Task) -> Run:
     """Train, and say how it went."""
     torch.set_num_threads(task.threads)
     shape = SHAPES[task.shape]
-    load_pixels = RandomPictures(shape.image_size)
     workload = workload_of(shape, asdict(task))
     steps = [workload.step(number) for number in range(task.warmup + task.steps)]
     examples = [one for step in steps for one in (merged(step) if task.mode == "merged" else step)]
-    collate: Any = PackingCollator(PACKING.get(task.mode, "none"), load_pixels)
-    if task.mode == "hf":
-        collate = TheirCollator(shape.vocabulary - 1, load_pixels)
-    counting, clock, peak = Counting(collate), Clock(), PeakMemory()
+    clock, peak = Clock(), PeakMemory()
     with tempfile.TemporaryDirectory() as folder:
         args = arguments(task, shape, folder)
         peak.start()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         model = build(task, shape, args)
+        counting = Counting(collator_of(task, model, args, examples))
         trainer = trainer_of(task, model, args, examples, counting)
         trainer.add_callback(clock)
         trainer.train()

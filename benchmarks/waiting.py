@@ -9,9 +9,6 @@ table gives medians over the rounds and how many times less than with the first 
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -23,8 +20,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from benchmarks.record import RESULTS, environment, table_of_rows, write_result
 from llava.conversation import training_template
-from llava.eval.run_record import commit, versions
 from llava.model.builder import load_full
 from llava.model.llava import LlavaForCausalLM
 from llava.processing import load_image_processor
@@ -96,12 +93,13 @@ def main() -> None:
         if args.photo_size:
             write_photos(args.images, Path(folder), args.photo_size)
             args.images = Path(folder)
-        report = measure(args)
-    sys.stdout.write(json.dumps(report, indent=2) + "\n")
+        record = environment(["benchmarks.waiting", *sys.argv[1:]]) | {"rows": measure(args)}
+    sys.stdout.write(table_of_rows(record) + "\n")
+    write_result(record, Path(RESULTS, "waiting.json"))
 
 
-def measure(args: argparse.Namespace) -> dict[str, object]:
-    """The table."""
+def measure(args: argparse.Namespace) -> list[dict[str, object]]:
+    """Milliseconds of a step by loader processes, medians over the rounds."""
     model = load_full(args.model, dtype=torch.float32).train()
     model.model.vision_tower.requires_grad_(False)
     found: dict[int, list[tuple[float, float]]] = {workers: [] for workers in args.workers}
@@ -109,7 +107,7 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
         for workers in args.workers:
             found[workers].append(epoch(model, loader_of(args, model, workers), args.steps))
     waits = {workers: statistics.median(wait for wait, _ in times) for workers, times in found.items()}
-    rows = [
+    return [
         {
             "workers": workers,
             "waited_ms": round(1000 * waits[workers], 2),
@@ -119,13 +117,6 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
         }
         for workers, times in found.items()
     ]
-    return {
-        "command": " ".join(["python", "-m", "benchmarks.waiting", *sys.argv[1:]]),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
-        "commit": commit(),
-        "versions": versions(),
-        "rows": rows,
-    }
 
 
 if __name__ == "__main__":

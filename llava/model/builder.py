@@ -34,8 +34,8 @@ from llava.tokenizer import add_image_tokens, load_tokenizer
 
 logger = logging.getLogger(__name__)
 
-OPTIONS = ("dtype", "torch_dtype", "attn_implementation", "use_flash_attention_2")
-WITHOUT_EFFECT = ("multimodal", "low_cpu_mem_usage", "cache_dir", "trust_remote_code")
+OPTIONS = ("dtype", "torch_dtype", "attn_implementation", "use_flash_attention_2", "cache_dir")
+WITHOUT_EFFECT = ("multimodal", "low_cpu_mem_usage", "trust_remote_code")
 """Keywords of `load_pretrained_model` that clients of the original give, and that change nothing here."""
 
 
@@ -270,6 +270,7 @@ def load_pretrained_model(
     The kind of checkpoint is decided by its config.json and files; `model_name` is accepted and not used.
     `dtype` (or `torch_dtype`, a type or its name) may be given; the default is float16 on CUDA and float32
     elsewhere. `device_map` is a device, a map, or one of transformers' words; `device` counts before it.
+    `cache_dir` is where models that are named by a hub id are kept.
     """
     if model_name is not None:
         logger.warning("model_name %r is not used: config.json says what the checkpoint is.", model_name)
@@ -279,7 +280,9 @@ def load_pretrained_model(
     if bits < 16:
         import_bitsandbytes()  # before the weights are read
     options = read_options(kwargs, use_flash_attn=use_flash_attn)
-    folder = find_folder(model_path)
+    folder = find_folder(model_path, cache=options.cache)
+    if model_base is not None and options.cache is not None:
+        model_base = str(find_folder(model_base, beside=folder, cache=options.cache))
     target = one_device(device_map, device)
     if target is None and bits < 16:
         raise UsageError(f"a model in {bits} bits goes to one device; name it with device='cuda:0'.")
@@ -307,6 +310,7 @@ class LoadingOptions:
 
     dtype: torch.dtype | None
     attention: str | None
+    cache: str | None = None
 
 
 def read_options(kwargs: dict[str, object], *, use_flash_attn: bool) -> LoadingOptions:
@@ -329,4 +333,5 @@ def read_options(kwargs: dict[str, object], *, use_flash_attn: bool) -> LoadingO
         attention = "flash_attention_2"
     if attention == "flash_attention_2" and find_spec("flash_attn") is None:
         raise UsageError("flash attention 2 needs flash-attn; pip install flash-attn, or do not ask for it.")
-    return LoadingOptions(dtype, attention)
+    cache: Any = kwargs.get("cache_dir")
+    return LoadingOptions(dtype, attention, None if cache is None else str(cache))

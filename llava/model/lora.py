@@ -6,6 +6,7 @@ untouched.
 """
 
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -17,7 +18,7 @@ from llava.model.contents import Adapter
 from llava.model.key_names import differences
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
 
     from llava.model.llava import LlavaForCausalLM
 
@@ -54,7 +55,7 @@ def target_pattern(model: nn.Module) -> str:
 
 def add_lora(model: nn.Module, settings: LoraSettings) -> "PeftModel":
     """Wrap the model; only adapter weights (and the projector, if asked) ask for gradients afterwards."""
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
 
     if settings.rank < 1:
         raise UsageError(f"--lora_r is {settings.rank}; it must be at least 1.")
@@ -69,11 +70,20 @@ def add_lora(model: nn.Module, settings: LoraSettings) -> "PeftModel":
         modules_to_save=[PROJECTOR] if settings.train_projector else None,
         task_type="CAUSAL_LM",
     )
-    wrapped = get_peft_model(model, config)
+    wrapped = peft_model(model, config)
     for name, parameter in wrapped.named_parameters():
         if "vision_tower" in name:  # lora_bias "all" would train the tower's biases too
             parameter.requires_grad_(False)
     return wrapped
+
+
+def peft_model(model: nn.Module, config: "LoraConfig") -> "PeftModel":
+    """PEFT's wrapping, without its warning about a name of transformers that only PEFT uses."""
+    from peft import get_peft_model
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        return get_peft_model(model, config)
 
 
 def wrap(model: nn.Module, adapter: Adapter, *, source: Path) -> "PeftModel":
@@ -81,7 +91,7 @@ def wrap(model: nn.Module, adapter: Adapter, *, source: Path) -> "PeftModel":
 
     Raises `UsageError` with the name of a tensor that is missing, unexpected or of a wrong shape.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
 
     layers = {re.split(r"\.lora_", key)[0] for key in adapter.weights}
     strangers = layers - {name for name, _ in model.named_modules()}
@@ -91,9 +101,7 @@ def wrap(model: nn.Module, adapter: Adapter, *, source: Path) -> "PeftModel":
         )
     settings = {key: adapter.settings[key] for key in KEPT_SETTINGS if key in adapter.settings}
     pattern = "|".join(re.escape(name) for name in sorted(layers))
-    wrapped = get_peft_model(
-        model, LoraConfig(target_modules=f"({pattern})", task_type="CAUSAL_LM", **settings)
-    )
+    wrapped = peft_model(model, LoraConfig(target_modules=f"({pattern})", task_type="CAUSAL_LM", **settings))
     places = adapter_places(wrapped)
     problem = differences(adapter.weights.forms(), places)
     if problem:

@@ -33,7 +33,7 @@ def run(argv: list[str]) -> None:
     shape = largest_shape(
         choose_sampler(samples, training_args),
         ConversationDataset(samples, encoding),
-        PackingCollator(training_args.packing, lambda path: torch.empty(0)),
+        PackingCollator(training_args.packing, lambda path: torch.empty(0), training_args.pack_tokens),
         training_args.train_batch_size,
     )
     columns = {

@@ -65,7 +65,8 @@ class OwnTrainingArguments:
         "shared", "rows of the batch: one sample each, several samples, or questions that share their picture"
     )
     pack_tokens: int | None = flag(
-        None, "most tokens of a packed row; default: those of the longest group of each batch"
+        None,
+        "most tokens of a packed row; default: as few as keep padding below 3 % (at most 8 longest groups)",
     )
     max_branches: int = flag(8, "most samples of one picture that share a prefix")
     cache_vision_features: Literal["auto", "memory", "disk", "off"] = flag(
@@ -83,7 +84,9 @@ class OwnTrainingArguments:
     )
     group_by_length: bool = flag(False, "batches of samples of about equal length; needs --packing none")
     attn_implementation: Literal["auto", "eager", "sdpa", "flex_attention", "two_part"] = flag(
-        "auto", "attention code; auto: two_part on a CPU (a prefix, then its branches), else sdpa"
+        "auto",
+        "attention code; auto: two_part on a CPU (a prefix, then its branches), flex_attention on CUDA "
+        "where it works, else sdpa",
     )
     auto_checkpointing: bool = flag(
         True,

@@ -21,6 +21,10 @@ from llava.processing import Encoded
 MODES = ("none", "packed", "shared")
 GOOD_ENOUGH = 0.005
 """Padding, as a share of the tokens, at which the search for better rows ends."""
+LITTLE_PADDING = 0.03
+"""Padding, as a share of the tokens, above which longer rows are tried."""
+GROUPS_PER_ROW = (1, 2, 3, 4, 6, 8)
+"""Lengths of rows that are tried, in longest groups of the batch."""
 
 
 @dataclass(frozen=True)
@@ -157,15 +161,28 @@ def padded_tokens(lengths: Sequence[int], rows: Sequence[Sequence[int]]) -> int:
     return len(rows) * max((sum(lengths[index] for index in row) for row in rows), default=0)
 
 
-def plan_packs(examples: Sequence[Example], mode: str, *, capacity: int | None = None) -> list[Pack]:
-    """The rows of a batch. `capacity` is the most tokens of a row; None = those of the batch's longest
-    group.
+def plan_short_rows(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices of groups per row, in rows that are no longer than little padding needs.
+
+    Longer rows leave less room unused; they cost attention where it computes all pairs of a row.
     """
+    best: list[list[int]] = []
+    for number in GROUPS_PER_ROW:
+        rows = plan_rows(lengths, capacity=number * max(lengths))
+        if not best or padded_tokens(lengths, rows) < padded_tokens(lengths, best):
+            best = rows
+        if padded_tokens(lengths, best) <= (1 + LITTLE_PADDING) * sum(lengths):
+            break
+    return best
+
+
+def plan_packs(examples: Sequence[Example], mode: str, *, capacity: int | None = None) -> list[Pack]:
+    """The rows of a batch. `capacity` is the most tokens of a row; None = as few as little padding needs."""
     groups = form_groups(examples, mode)
     if mode == "none":
         return [build_pack([group]) for group in groups]
     lengths = [group_length(group) for group in groups]
-    rows = plan_rows(lengths, capacity=capacity or max(lengths))
+    rows = plan_short_rows(lengths) if capacity is None else plan_rows(lengths, capacity=capacity)
     return [build_pack([groups[index] for index in row]) for row in rows]
 
 

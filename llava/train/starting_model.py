@@ -27,10 +27,10 @@ from llava.model.config import LlavaConfig
 from llava.model.llava import LlavaForCausalLM
 from llava.model.locations import find_folder
 from llava.model.lora import LoraSettings, add_lora
-from llava.model.prefix_attention import NAME as TWO_PART
 from llava.model.weight_files import ADAPTER_CONFIG_NAME
 from llava.tokenizer import load_tokenizer
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
+from llava.train.attention_choice import set_attention
 from llava.train.picture_tokens import START_END, add_tokens, load_start_end_rows, missing_tokens
 
 
@@ -154,16 +154,6 @@ def parts_of(model_args: ModelArguments, data_args: DataArguments, training_args
         max_length=training_args.model_max_length,
         projector_file=Path(projector_file) if projector_file else None,
     )
-
-
-def set_attention(model: LlavaForCausalLM, args: TrainingArguments) -> None:
-    """Choose the language model's attention; `auto` is that of two parts on a CPU, unless layers are compiled
-    (its shapes change with every batch), else SDPA.
-    """
-    chosen = args.attn_implementation
-    if chosen == "auto":
-        chosen = TWO_PART if args.device.type == "cpu" and not args.compile_layers else "sdpa"
-    model.model.language_model.set_attn_implementation(chosen)
 
 
 def choose_trainable(

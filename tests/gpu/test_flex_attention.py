@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from llava.train.attention_choice import Trial, obstacle_of_flex
 from llava.train.collator import PackingCollator
 from tests.tiny import mixed_examples, picture, tiny_model
 
@@ -45,3 +46,9 @@ def test_batches_of_many_sizes_need_no_new_graphs() -> None:
         seen.append(counters["stats"]["unique_graphs"])
     assert seen[-1] > 0, "the mask and the attention must be compiled"
     assert seen[2:] == [seen[2]] * len(seen[2:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_flex_proves_itself(dtype: torch.dtype) -> None:
+    """With the heads of LLaVA-1.5-7B."""
+    assert obstacle_of_flex(Trial(32, 32, 128, dtype, torch.device("cuda"))) is None

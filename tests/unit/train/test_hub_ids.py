@@ -9,6 +9,7 @@ import pytest
 from huggingface_hub import constants
 
 from llava.errors import UsageError
+from llava.model.builder import load_pretrained_model
 from tests.parity.golden import golden_folder
 from tests.parity.training import Run, run_training, working_folder
 
@@ -74,6 +75,14 @@ def test_cache_dir_names_another_cache(cache: Path, tmp_path: Path, monkeypatch:
         train(tmp_path / "a", monkeypatch, "someone/llava")
     run = train(tmp_path / "b", monkeypatch, "someone/llava", "--cache_dir", str(tmp_path / "mine"))
     assert len(run.losses) == 1
+
+
+def test_the_loader_takes_a_cache_too(cache: Path, tmp_path: Path) -> None:
+    cache.rename(tmp_path / "mine")
+    with pytest.raises(UsageError, match="'someone/llava' is neither a folder"):
+        load_pretrained_model("someone/llava", device="cpu")
+    _, model, _, _ = load_pretrained_model("someone/llava", device="cpu", cache_dir=str(tmp_path / "mine"))
+    assert model.config.mm_vision_select_layer == -2
 
 
 @pytest.mark.parametrize(

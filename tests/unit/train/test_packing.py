@@ -26,6 +26,7 @@ from llava.train.packing import (
     padded_tokens,
     plan_packs,
     plan_rows,
+    plan_short_rows,
 )
 from tests.tiny import example, mixed_examples, picture, tiny_model
 
@@ -213,11 +214,22 @@ def test_few_groups_are_laid_nearly_as_well_as_can_be() -> None:
 
 
 @pytest.mark.parametrize("answers", ANSWERS)
-@pytest.mark.parametrize("batch_size", [16, 64])
-def test_rows_of_4096_tokens_are_padded_by_less_than_a_twentieth(answers: str, batch_size: int) -> None:
-    """LLaVA-like lengths, as `benchmarks/padding.py` draws them; worst seen 4.04 %."""
-    assert measure(batch_size, answers, 4096, batches=100)["padding_percent"] < 5.0
-    assert measure(batch_size, answers, 2048, batches=20)["padding_percent"] > 5.0, "it must not be trivial"
+@pytest.mark.parametrize("batch_size", [4, 16, 64])
+def test_rows_are_padded_by_less_than_a_twentieth(answers: str, batch_size: int) -> None:
+    """LLaVA-like lengths, as `benchmarks/padding.py` draws them; worst batch seen 5.6 %, mean 1.6 %."""
+    found = measure(batch_size, answers, 0, batches=100)
+    assert found["padding_percent"] < 3.0
+    assert found["worst_batch_percent"] < 6.0
+    assert found["tokens_per_row"] < 6500, "rows must be no longer than needed"
+    assert measure(16, answers, 2048, batches=20)["padding_percent"] > 5.0, "it must not be trivial"
+
+
+def test_rows_are_as_short_as_little_padding_allows() -> None:
+    assert [len(row) for row in plan_short_rows([100, 99, 98])] == [1, 1, 1]
+    assert [len(row) for row in plan_short_rows([100, 50, 50, 100])] == [1, 1, 2]
+    assert sorted(len(row) for row in plan_short_rows([100, 60])) == [2]
+    uneven = [1000, *[10] * 3]
+    assert padded_tokens(uneven, plan_short_rows(uneven)) == sum(uneven)
 
 
 def test_a_large_batch_is_planned_by_pairs_not_by_all_rows() -> None:
@@ -234,12 +246,13 @@ def test_rows_of_one_sample_need_no_mask(mode: str, implementation: str) -> None
     """Pictures that are asked about once; rows are padded."""
     rng = random.Random(5)
     examples = [example(name, rng, image=name) for name in ("a", "b", "c")]
-    batch = PackingCollator(mode, picture)(examples)
+    batch = PackingCollator(mode, picture, capacity=1)(examples)
     assert {*batch} == {"input_ids", "targets", "pixel_values"}
     assert len({len(item.encoded.input_ids) for item in examples}) > 1, "some row must be padded"
     model = tiny_model(5).train()
     plain = loss_and_gradients(model, examples, "none", implementation=implementation)
-    assert_same(plain, loss_and_gradients(model, examples, mode, implementation=implementation))
+    found = loss_and_gradients(model, examples, mode, implementation=implementation, capacity=1)
+    assert_same(plain, found)
     again = PackingCollator("shared", picture)([*examples, examples[0]])
     assert "group_ids" in again, "a shared prefix needs one"
 
