@@ -6,4 +6,5 @@ cd "$(dirname "$0")/.."
 source scripts/common/setup_environment.sh
 setup_environment train,report,dev
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-exec python -m pytest -q "$@"
+# files go to workers whole, so that their fixtures are made once; -n 0 runs all in this process
+exec python -m pytest -q -n "${TEST_WORKERS:-2}" --dist loadfile "$@"

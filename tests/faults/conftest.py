@@ -1,14 +1,13 @@
-"""A closing table of all injected faults: what was done, what happened, whether that is what must happen."""
+"""How a test adds rows to the closing table of injected faults; `tests.faults.table` prints it."""
 
-from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
+from tests.faults.table import ROWS_KEY
+
 SURVIVED, REFUSED = "survived", "refused"
 """Verdicts: the result is that of an undisturbed run, or a clear message came before any harm."""
-FAILED = "FAILED"
-ROWS_KEY = "fault_rows"
 
 FaultLog = Callable[..., None]
 """`fault_log(fault, happened, verdict, count=1)`: `count` faults of one kind were injected."""
@@ -22,25 +21,3 @@ def fault_log(record_property: Callable[[str, object], None]) -> FaultLog:
         record_property(ROWS_KEY, (fault, happened, verdict, count))
 
     return log
-
-
-def count_rows(stats: dict[str, list], outcome: str) -> Counter[tuple[str, str, str]]:
-    """(fault, happened, verdict) of all tests that ended in one way -> number of faults."""
-    counts: Counter[tuple[str, str, str]] = Counter()
-    for report in stats.get(outcome, []):
-        for key, row in getattr(report, "user_properties", ()):
-            if key == ROWS_KEY and report.when == "call":
-                fault, happened, verdict, count = row
-                counts[fault, happened, FAILED if outcome == "failed" else verdict] += count
-    return counts
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The table."""
-    counts = count_rows(terminalreporter.stats, "passed") + count_rows(terminalreporter.stats, "failed")
-    if not counts:
-        return
-    terminalreporter.section(f"{sum(counts.values())} injected faults")
-    width = max(len(fault) for fault, _, _ in counts)
-    for (fault, happened, verdict), count in counts.items():
-        terminalreporter.write_line(f"{count:>6} x {fault:<{width}}  {verdict:<9} {happened}")

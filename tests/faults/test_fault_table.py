@@ -16,7 +16,9 @@ def test_bad(fault_log):
 
 
 def test_table_counts_and_tells_failures(pytester: pytest.Pytester) -> None:
-    pytester.makeconftest("from tests.faults.conftest import fault_log, pytest_terminal_summary")
+    pytester.makeconftest(
+        "from tests.faults.conftest import fault_log\nfrom tests.faults.table import pytest_terminal_summary"
+    )
     pytester.makepyfile(TESTS)
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     result.assert_outcomes(passed=1, failed=1)
