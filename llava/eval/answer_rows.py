@@ -1,6 +1,7 @@
 """One line of an answers file: what it holds, which question it answers, and how it is read back."""
 
 import json
+from collections.abc import Mapping
 
 import shortuuid
 
@@ -62,7 +63,7 @@ def parse_row(line: bytes) -> Row | None:
     return row if isinstance(row, dict) else None
 
 
-def error_of(row: Row) -> str | None:
+def error_of(row: Mapping[str, object]) -> str | None:
     """Why the line holds no answer; None when it does."""
     metadata = row.get("metadata")
     error = metadata.get(ERROR) if isinstance(metadata, dict) else None
