@@ -201,8 +201,9 @@ def test_failed_questions_end_all_ranks_alike(tmp_path: Path, capsys: pytest.Cap
 def test_ranks_with_another_checkpoint_are_refused(tmp_path: Path) -> None:
     path, questions = tmp_path / "a.jsonl", make_questions(12, 3)
     ends = run(path, questions, [Engine(), Engine()], rank1=RunIdentity("model", {"seed": 1}))
-    assert all(isinstance(end, UsageError) for end in ends)
-    assert "rank 1 would give other answers than rank 0: seed: on rank 0 0, on rank 1 1" in str(ends[0])
+    told = [str(end) for end in ends if isinstance(end, UsageError)]
+    assert told, "the first to see it ends the others"
+    assert "rank 1 would give other answers than rank 0: seed: on rank 0 0, on rank 1 1" in told[0]
     assert not path.exists()
 
 
