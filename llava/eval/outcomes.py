@@ -3,7 +3,6 @@
 A question without an answer gets a line too, with that reason, so that nobody scores it as wrong unseen.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -13,8 +12,8 @@ from llava.eval.questions import Question
 FIRST_ANSWERS = 32
 """So many answers without any content in a row, from the first on, stop a run."""
 SHOWN_REASONS, SHOWN_IDS = 20, 8
-LOOP = re.compile(r"(\S{1,24}?\s*)\1{7,}\S{0,24}")
-"""A text that is one word or part of a word again and again, the last time maybe cut off."""
+LOOPS, LONGEST_LOOP = 8, 48
+"""A text that consists of so many repetitions of so many characters at most is a loop."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,10 @@ Outcome = str | Failure
 
 
 def is_loop(text: str) -> bool:
-    """Whether a text only repeats one word or piece, eight times at least."""
-    return LOOP.fullmatch(text.strip()) is not None
+    """Whether a text only repeats one word, piece or phrase, the last time maybe cut off."""
+    text = text.strip() + " "
+    lengths = range(1, min(LONGEST_LOOP, len(text) // LOOPS) + 1)
+    return any(text[length:-1] == text[: -length - 1] for length in lengths)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from llava.eval.questions import Question
 from llava.records import shorten
 
 ABSENT = object()
-ADDED_LATER = ("config", "image_folder")
+ADDED_LATER = ("base", "config", "image_folder")
 """What files of earlier versions do not say; it is not held against them."""
 QUESTIONS = "questions"
 SHOWN_HASH = 12

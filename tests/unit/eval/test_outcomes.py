@@ -19,6 +19,8 @@ def question(number: int, image: str | None = None) -> Question:
         ("!!!!!!!!!!!!!!!!", True),
         ("ab" * 30 + "a", True),
         ("</s></s></s></s></s></s></s></s></s>", True),
+        ("a red cat. " * 9, True),
+        ("\n".join(["x y"] * 20), True),
         ("no no no", False),
         ("a red cat on a red mat", False),
         ("", False),
