@@ -9,6 +9,9 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 
+PARTIAL = 3
+"""Exit code of a command whose result has gaps that it has named."""
+
 
 class UsageError(ValueError):
     """Something that the user gave (a flag, a path, a file) cannot be used; the message names it and the

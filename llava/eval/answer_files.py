@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llava.errors import UsageError
-from llava.eval.metrics.pairing import MISSING, REPEATED, UNKNOWN, Coverage, repeated_ids, tell
+from llava.eval.answer_rows import error_of
+from llava.eval.metrics.pairing import FAILED, MISSING, REPEATED, UNKNOWN, Coverage, repeated_ids, tell
 from llava.records import (
     SHOWN_PROBLEMS,
     DataError,
@@ -36,6 +37,11 @@ class Entry:
     def question_id(self) -> str:
         """The id as text, since 7 and "7" are one question."""
         return str(self.fields["question_id"])
+
+    @property
+    def error(self) -> str | None:
+        """Why the line holds no answer; None when it does."""
+        return error_of(self.fields)
 
     def text(self, name: str = "text") -> str:
         """A field as text, "" where the row lacks one that may be left out."""
@@ -70,10 +76,29 @@ def entries_of(
 def read_answers(path: Path, *, with_prompt: bool = False) -> list[Entry]:
     """Answers with question_id, text, and a prompt that may be left out unless it is wanted.
 
-    `DataError` lists all problems.
+    Lines that say why there is no answer are left out, see `only_answers`. `DataError` lists all problems.
     """
     required = ("question_id", "text", *(("prompt",) if with_prompt else ()))
-    return read_entries(path, ANSWERS, required, ("prompt",))
+    return only_answers(read_entries(path, ANSWERS, required, ("prompt",)), path)
+
+
+def only_answers(entries: Sequence[Entry], path: Path) -> list[Entry]:
+    """Entries without those whose question could not be answered: it is one without an answer, not one with
+    a wrong answer. The log says which, and why.
+    """
+    failed = [entry for entry in entries if entry.error is not None]
+    if failed:
+        ids = tell((entry.question_id for entry in failed), FAILED)
+        share = len(failed) / len(entries)
+        logger.warning("%s: %s (%.1f%% of its lines): %s", path, ids, 100 * share, failed[0].error)
+    return [entry for entry in entries if entry.error is None]
+
+
+def coverage_line(answered: int, asked: int, what: str = "questions have an answer") -> str:
+    """What stands beside a score over a part of the questions; nothing when all are answered."""
+    if answered >= asked:
+        return ""
+    return f"Coverage: {100 * answered / asked:.2f}% ({answered} of {asked} {what})\n"
 
 
 def read_answers_leniently(path: Path) -> tuple[list[Entry], int]:
@@ -86,7 +111,8 @@ def read_answers_leniently(path: Path) -> tuple[list[Entry], int]:
         Problems(path, broken).raise_any()
     for message in broken[:SHOWN_PROBLEMS]:
         logger.warning("%s: %s; the line is left out", path, message)
-    return entries_of(rows, Problems(path), ("question_id", "text")), len(broken)
+    entries = entries_of(rows, Problems(path), ("question_id", "text"))
+    return only_answers(entries, path), len(broken)
 
 
 def last_entries(entries: Sequence[Entry], path: Path) -> list[Entry]:

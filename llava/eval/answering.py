@@ -4,13 +4,15 @@ The programs differ in the file that they read; this module imports torch only w
 """
 
 import math
+import os
 import sys
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from llava.command_line import CommandParser
 from llava.conversation import TEMPLATES, Template
@@ -21,22 +23,15 @@ from llava.images import image_size, load_image
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from llava.eval.answers import AnswerFile, RunIdentity
+    from llava.eval.answer_run import Answering
     from llava.eval.drawing import Decoding
     from llava.eval.engine import AnswerEngine
+    from llava.eval.run_identity import RunIdentity
     from llava.processing import Encoded
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 FOR_THE_MODEL = ("model_path", "model_base", "conv_mode", "dtype", "load_4bit", "load_8bit", "batch_size")
 """Flags that a server decides for itself."""
-
-
-class Answering(Protocol):
-    """Whatever answers questions: a model of our own, or a server."""
-
-    def answer(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
-        """(index, answer) of every question, in any order."""
-        ...
 
 
 class AnsweringParser(CommandParser):
@@ -98,6 +93,7 @@ def answering_parser(
     add("--image-folder", default="", help=image_folder)
     add("--question-file", default=question_file, help=questions)
     add("--answers-file", default="answer.jsonl", help="where the answers go; an unfinished file is taken up")
+    add_trouble_flags(options)
     add("--num-chunks", type=int, default=1, help="cut the questions into so many runs ...")
     add("--chunk-idx", type=int, default=0, help="... and answer this one (counted from 0)")
     add(
@@ -110,6 +106,19 @@ def answering_parser(
     add("--endpoint-model", default=None, help="the model's name there; by default the only one it has")
     add("--concurrency", type=int, default=16, help="questions that the server gets at a time")
     return options
+
+
+def add_trouble_flags(options: CommandParser) -> None:
+    """Flags about answers that are there already, and about questions that cannot be answered."""
+    add = options.add_argument
+    add("--overwrite", action="store_true", help="start anew; the old answers are kept as ANSWERS_FILE.bak")
+    add("--strict", action="store_true", help="stop at the first question that cannot be answered")
+    add(
+        "--no-early-stop",
+        dest="early_stop",
+        action="store_false",
+        help="go on though the first 32 answers are all empty or repeat one word",
+    )
 
 
 def batch_size_of(text: str) -> int | str:
@@ -192,33 +201,49 @@ def answer_file(
 ) -> None:
     """Open the model, or find the server, and answer what the answers file does not hold yet.
 
+    Ends with `SystemExit` (3) when questions could not be answered; their lines say why.
+
     Args:
         settings: the program's own flags that answers depend on; files of other settings are not taken up.
     """
+    from llava.eval.answer_run import RunSettings, answer_alone
     from llava.eval.answers import AnswerFile
+    from llava.eval.ranks import answer_as_rank, ranks_of_launcher
 
-    open_answering = open_model if options.endpoint is None else open_server
-    answering, identity = open_answering(options, pictures)
-    identity.settings.update(settings or {})
-    file = AnswerFile(Path(options.answers_file), questions, identity)
-    start = file.open()
-    write_answers(answering, file, questions, start=start)
-    sys.stderr.write(f"{len(questions)} answers ({start} were there): {options.answers_file}\n")
+    ranks = ranks_of_launcher()
+    file = AnswerFile(Path(options.answers_file), questions)
+    run = RunSettings(options.strict, options.early_stop, overwrite=options.overwrite)
+    with file if ranks is None or ranks.rank == 0 else nullcontext():
+        if not options.overwrite:
+            file.check()
+        if ranks is not None:
+            ranks.connect()
+        open_answering = open_model if options.endpoint is None else open_server
+        answering, identity = open_answering(options, pictures)
+        identity.settings.update(settings or {})
+        if ranks is None:
+            answer_alone(answering, file, identity, run)
+        else:
+            answer_as_rank(ranks, answering, file, identity, run)
 
 
 def open_model(options: Namespace, pictures: PictureSource) -> "tuple[Answering, RunIdentity]":
     """The checkpoint's engine, and what its answers depend on."""
     import torch
 
-    from llava.eval.answers import RunIdentity
+    from llava.eval.run_identity import RunIdentity
     from llava.mm_utils import get_model_name_from_path
-    from llava.model.checkpoint import weights_hash
     from llava.model.locations import find_folder
+    from llava.model.weight_files import config_hash, weights_hash
 
     engine, mode = open_engine(options, pictures)
+    folder = find_folder(options.model_path)
     answers_depend_on = {
-        "weights": weights_hash(find_folder(options.model_path)),
+        "weights": weights_hash(folder),
+        "config": config_hash(folder),
+        **({} if options.model_base is None else {"base": weights_hash(find_folder(options.model_base))}),
         "conv_mode": mode,
+        "image_folder": image_folder_of(options),
         "seed": options.seed,
         **vars(engine.decoding),
         **loading_of(options),
@@ -230,10 +255,11 @@ def open_model(options: Namespace, pictures: PictureSource) -> "tuple[Answering,
 def open_engine(options: Namespace, pictures: PictureSource) -> "tuple[AnswerEngine, str]":
     """The checkpoint's engine and the name of the template that it asks with."""
     from llava.eval.engine import AnswerEngine
+    from llava.eval.ranks import device_of_rank
     from llava.model.builder import load_pretrained_model
     from llava.processing import Picture, encode_question, prepare_picture
 
-    loading: Any = loading_of(options)
+    loading: Any = loading_of(options) | device_of_rank()
     tokenizer, model, image_processor, _ = load_pretrained_model(
         options.model_path, options.model_base, **loading
     )
@@ -265,11 +291,16 @@ def open_engine(options: Namespace, pictures: PictureSource) -> "tuple[AnswerEng
     return engine, mode
 
 
+def image_folder_of(options: Namespace) -> str | None:
+    """The folder of the pictures, wherever the program is started from."""
+    return os.path.abspath(options.image_folder) if options.image_folder else None
+
+
 def open_server(options: Namespace, pictures: PictureSource) -> "tuple[Answering, RunIdentity]":
     """The engine that asks a server, and what its answers depend on as far as it is known."""
-    from llava.eval.answers import RunIdentity
     from llava.eval.endpoint import Endpoint
     from llava.eval.endpoint_engine import Asking, EndpointEngine
+    from llava.eval.run_identity import RunIdentity
 
     if options.num_beams > 1:
         raise UsageError("--num_beams is not known to servers; leave it out with --endpoint.")
@@ -281,17 +312,5 @@ def open_server(options: Namespace, pictures: PictureSource) -> "tuple[Answering
     model = options.endpoint_model or endpoint.only_model()
     asking = Asking(model, options.temperature, options.top_p, options.max_new_tokens, options.seed)
     engine = EndpointEngine(endpoint, asking, pictures.open, options.concurrency)
-    return engine, RunIdentity(model, {"endpoint_model": model, **vars(asking)})
-
-
-def write_answers(
-    answering: Answering, file: "AnswerFile", questions: Sequence[Question], *, start: int
-) -> None:
-    """Answer from question number `start` on; an answer is written once those before it are there."""
-    from tqdm import tqdm
-
-    with tqdm(total=len(questions), initial=start, disable=not sys.stderr.isatty(), unit="question") as bar:
-        for index, text in answering.answer(questions[start:]):
-            file.add(start + index, text)
-            file.flush()
-            bar.update()
+    depends_on = {"endpoint_model": model, "image_folder": image_folder_of(options), **vars(asking)}
+    return engine, RunIdentity(model, depends_on)

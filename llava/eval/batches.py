@@ -4,7 +4,7 @@ A share is what one pass of the prefixes serves: its pictures are encoded and pr
 its questions then decoded in one batch or several from those prefixes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -105,6 +105,12 @@ def finish_share(groups: Sequence[Sequence[Asked]], limit: Limit, max_new_tokens
         questions = questions[size:]
     firsts = [group[0] for group in groups if group[0].prefix]
     return Share(firsts, batches)
+
+
+def without_pictures(share: Share, names: Collection[str | None]) -> Share:
+    """What is left of a share without the questions about these pictures."""
+    kept = [[one for one in batch if one.picture not in names] for batch in share.batches]
+    return Share([one for one in share.firsts if one.picture not in names], [one for one in kept if one])
 
 
 def common_words(prefixes: Sequence[Sequence[int]]) -> int:

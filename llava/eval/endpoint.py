@@ -27,6 +27,8 @@ from llava.records import kind_of, shorten
 logger = logging.getLogger(__name__)
 
 KEY_NAME = "OPENAI_API_KEY"
+OF_REQUEST = {400, 413, 422}
+"""Statuses that other requests need not meet: too long, too large, a picture that the server cannot read."""
 BUSY = {408, 409, 425, 429}
 """Statuses below 500 that pass by themselves."""
 MAX_BYTES = 10_000_000
@@ -54,12 +56,20 @@ class Patience:
         return own if asked is None else min(max(asked, 0.0), self.longest_asked)
 
 
-class Passing(Exception):
-    """A failure that may pass by itself; `pause` is what the server asks for, in seconds."""
+class Refused(UsageError):
+    """The server does not answer this one request; it may answer others."""
 
-    def __init__(self, message: str, pause: float | None = None) -> None:
+
+class Passing(Exception):
+    """A failure that may pass by itself; `pause` is what the server asks for, in seconds.
+
+    `of_request`: when it does not pass, the request is to blame rather than the server.
+    """
+
+    def __init__(self, message: str, pause: float | None = None, *, of_request: bool = False) -> None:
         super().__init__(message)
         self.pause = pause
+        self.of_request = of_request
 
 
 class NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -102,7 +112,8 @@ class Endpoint:
     def ask(self, request: Mapping[str, object]) -> str:
         """The text that the server gives to a chat-completions request.
 
-        Raises `UsageError` when the server refuses it, gives something else, or stays away.
+        Raises `UsageError` when the server refuses it, gives something else, or stays away; `Refused` when
+        other requests may fare better.
         """
         answer: Any = self._request("/chat/completions", json.dumps(request).encode())
         try:
@@ -113,7 +124,7 @@ class Endpoint:
                 "message.content is missing); is it the address of an OpenAI-compatible server, with /v1?"
             ) from None
         if not isinstance(text, str):
-            raise UsageError(
+            raise Refused(
                 f"{self.url} gave {kind_of(text)} as the answer's content; a text was wanted. Has the server "
                 "tools or a reasoning parser switched on?"
             )
@@ -128,7 +139,8 @@ class Endpoint:
             except Passing as failure:
                 failures += 1
                 if failures >= self.patience.tries:
-                    raise UsageError(
+                    kind = Refused if failure.of_request else UsageError
+                    raise kind(
                         f"{self.url}{path} failed {failures} times, at last: {failure}. Look at the server's "
                         "log, or lower --concurrency; the same command goes on from the answers so far."
                     ) from None
@@ -174,7 +186,8 @@ class Endpoint:
             said = ""
         found = f"status {error.code} ({self._shown(said)})"
         if error.code in BUSY or error.code >= 500:
-            return Passing(found, seconds_asked(error.headers.get("Retry-After")))
+            asked = seconds_asked(error.headers.get("Retry-After"))
+            return Passing(found, asked, of_request=error.code == 500)
         remedies = {
             401: f"set {KEY_NAME} to the server's key",
             403: f"set {KEY_NAME} to a key that may do this",
@@ -184,7 +197,8 @@ class Endpoint:
         remedy = remedies.get(error.code, "change what the server names")
         if 300 <= error.code < 400:
             remedy = "it redirects, which is not followed; name the final address"
-        return UsageError(f"{self.url}{path} refused the request: {found}; {remedy}.")
+        kind = Refused if error.code in OF_REQUEST else UsageError
+        return kind(f"{self.url}{path} refused the request: {found}; {remedy}.")
 
     def _unreached(self, error: Exception) -> Exception:
         """What a connection that failed means; before the first success a wrong address is likelier."""

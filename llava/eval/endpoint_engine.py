@@ -10,7 +10,9 @@ from io import BytesIO
 
 from PIL import Image
 
-from llava.eval.endpoint import Endpoint
+from llava.errors import UsageError
+from llava.eval.endpoint import Endpoint, Refused
+from llava.eval.outcomes import Failure, Outcome
 from llava.eval.pictures_ahead import PicturesAhead
 from llava.eval.questions import Question
 from llava.eval.workers import Workers
@@ -58,14 +60,24 @@ class EndpointEngine:
     open_picture: Callable[[str], Image.Image]
     concurrency: int = 16
 
-    def answer(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
-        """(index, answer) of every question, as they come. The first error ends it, after the answers that
-        are there.
+    def batches(self, questions: Sequence[Question]) -> Iterator[list[tuple[int, Outcome]]]:
+        """(index, answer) of every question, each by itself, as they come.
+
+        A question that the server refuses, or whose picture cannot be used, has a `Failure`. Any other error
+        ends it, after the answers that are there.
         """
+        for one in self.answer(questions):
+            yield [one]
+
+    def answer(self, questions: Sequence[Question]) -> Iterator[tuple[int, Outcome]]:
+        """The same, not in lists."""
         self.endpoint.stopped.clear()
         with PicturesAhead(self._data_url) as pictures, Workers(self._ask, self.concurrency) as workers:
             try:
                 for index, picture in self._in_order(questions, pictures):
+                    if isinstance(picture, Failure):
+                        yield index, picture
+                        continue
                     yield from workers.wait_for_room()
                     workers.start(index, (questions[index], picture))
                 yield from workers.rest()
@@ -74,7 +86,7 @@ class EndpointEngine:
 
     def _in_order(
         self, questions: Sequence[Question], pictures: PicturesAhead[str]
-    ) -> Iterator[tuple[int, str | None]]:
+    ) -> Iterator[tuple[int, str | Failure | None]]:
         """(index, picture as data URL) of every question, by picture within a window."""
         order = order_by_picture(questions, window=WINDOW_ROUNDS * self.concurrency)
         paths = [questions[index].image_path for index in order]
@@ -82,14 +94,25 @@ class EndpointEngine:
         shown, url = None, None
         for index, path in zip(order, paths, strict=True):
             if path != shown:
-                shown, url = path, None if path is None else pictures.take(path)
+                shown, url = path, None if path is None else take_or_say(pictures, path)
             yield index, url
 
-    def _ask(self, job: tuple[Question, str | None]) -> str:
-        return self.endpoint.ask(self.asking.request(*job)).strip()
+    def _ask(self, job: tuple[Question, str | None]) -> Outcome:
+        try:
+            return self.endpoint.ask(self.asking.request(*job)).strip()
+        except Refused as error:
+            return Failure(str(error))
 
     def _data_url(self, path: str) -> str:
         return data_url(self.open_picture(path))
+
+
+def take_or_say(pictures: PicturesAhead[str], path: str) -> str | Failure:
+    """A picture, or why there is none."""
+    try:
+        return pictures.take(path)
+    except UsageError as error:
+        return Failure(str(error))
 
 
 def order_by_picture(questions: Sequence[Question], *, window: int) -> list[int]:

@@ -7,6 +7,7 @@ The answers are those of one question at a time, token for token (fp32): greedy,
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,9 +15,19 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from llava.errors import UsageError
 from llava.eval.batch_size import BatchSize, limit_of
-from llava.eval.batches import Asked, Limit, Share, align_questions, common_words, pad_prefixes, plan_shares
+from llava.eval.batches import (
+    Asked,
+    Limit,
+    Share,
+    align_questions,
+    common_words,
+    pad_prefixes,
+    plan_shares,
+    without_pictures,
+)
 from llava.eval.decode_loop import Answer, Rows, compact, decode, generate, join, start_rows
 from llava.eval.drawing import Decoding
+from llava.eval.outcomes import Failure, Outcome
 from llava.eval.pictures_ahead import PicturesAhead
 from llava.eval.questions import Question
 from llava.eval.row_cache import can_join, empty_cache, spread_rows
@@ -32,6 +43,12 @@ more; no more answers wait for an earlier one before they reach the file.
 """
 LEAST_SAVED = 128
 """Tokens that a pass of its own must save for the words before pictures to get one."""
+FULL_CPU = "DefaultCPUAllocator: can't allocate memory"
+"""Stands in torch's error when main memory is full."""
+TOO_LARGE = (
+    "the device's memory does not hold this question, even alone; use --dtype bfloat16, --load-4bit, a "
+    "smaller --max_new_tokens or a device with more memory."
+)
 ROOM = 64
 """New tokens that a batch has memory for at first; where answers are longer it grows by as many."""
 
@@ -51,15 +68,20 @@ class AnswerEngine:
     seed: int = 0
     batch_size: BatchSize = "auto"
 
-    def answer(self, questions: Sequence[Question]) -> Iterator[tuple[int, str]]:
-        """(index, answer) of every question, not in order.
+    def batches(self, questions: Sequence[Question]) -> Iterator[list[tuple[int, Outcome]]]:
+        """(index, answer) of every question, not in order, as many as are there together.
 
-        What does not fit into the device's memory is tried in halves; `UsageError` when one question does
-        not. An error of a picture is raised as it is.
+        What does not fit into the device's memory is tried in halves. A question that does not fit alone, or
+        whose picture cannot be used, has a `Failure` in place of its answer.
         """
         with PicturesAhead(self.load_picture) as pictures:
-            run = Run(self, questions, pictures, limit_of(self.batch_size, self.model))
-            yield from run.answers()
+            limit = limit_of(self.batch_size, self.model)
+            yield from Run(self, questions, pictures, limit, limit).answers()
+
+    def answer(self, questions: Sequence[Question]) -> Iterator[tuple[int, Outcome]]:
+        """The same, one by one."""
+        for batch in self.batches(questions):
+            yield from batch
 
     @torch.inference_mode()
     def prefill(self, firsts: Sequence[Asked], pictures: Sequence[Picture]) -> DynamicCache:
@@ -130,50 +152,71 @@ class AnswerEngine:
         return min(self.decoding.max_new_tokens, ROOM)
 
 
+class Window(NamedTuple):
+    """Questions that are put together by picture and length, and those that cannot be asked."""
+
+    asked: list[Asked]
+    failed: list[tuple[int, Outcome]]
+
+
 @dataclass
 class Run:
-    """One pass over a file's questions; `limit` shrinks when the device is full.
+    """One pass over a file's questions; `limit` shrinks from `first_limit` when the device is full.
 
-    `largest` is the largest batch that is planned now.
+    `largest` is the largest batch that is planned now, `current` a question of the batch that is tried.
     """
 
     engine: AnswerEngine
     questions: Sequence[Question]
     pictures: PicturesAhead[Picture]
     limit: Limit
+    first_limit: Limit
     largest: int = 0
+    current: int = 0
 
-    def answers(self) -> Iterator[tuple[int, str]]:
+    def answers(self) -> Iterator[list[tuple[int, Outcome]]]:
         """(index, answer) of every question, window by window."""
         size = max(WINDOW, WINDOW_BATCHES * self.limit.rows)
-        window = self._window(0, size)
-        while window:
-            following = self._window(window[-1].index + 1, size)
-            yield from self._answer_window(window, following)
-            window = following
+        starts = range(0, len(self.questions), size)
+        following = self._window(0, size)
+        for start in starts:
+            window, following = following, self._window(start + size, size)
+            if window.failed:
+                yield window.failed
+            yield from self._answer_window(window.asked, following.asked)
 
-    def _window(self, start: int, size: int) -> list[Asked]:
+    def _window(self, start: int, size: int) -> Window:
         """Ids of the next questions."""
-        indices = range(start, min(start + size, len(self.questions)))
-        chosen = [(index, self.questions[index]) for index in indices]
-        return [Asked(index, one.image_path, self.engine.encode(one)) for index, one in chosen]
+        window = Window([], [])
+        for index in range(start, min(start + size, len(self.questions))):
+            question = self.questions[index]
+            try:
+                window.asked.append(Asked(index, question.image_path, self.engine.encode(question)))
+            except UsageError as error:
+                window.failed.append((index, Failure(str(error))))
+        return window
 
     def _answer_window(
         self, window: Sequence[Asked], following: Sequence[Asked]
-    ) -> Iterator[tuple[int, str]]:
+    ) -> Iterator[list[tuple[int, Outcome]]]:
         """Answers of a window, with smaller batches as often as the device was full."""
         todo = {one.index: one for one in window}
         while todo:
-            for index, text in self._answer_until_full(list(todo.values()), following):
-                del todo[index]
-                yield index, text
-            if todo:
+            for batch in self._answer_until_full(list(todo.values()), following):
+                for index, _ in batch:
+                    del todo[index]
+                yield batch
+            if todo and self.largest == 1:
+                del todo[self.current]
+                yield [(self.current, Failure(TOO_LARGE))]
+                self.limit = self.first_limit  # the others may be smaller
+            elif todo:
                 self._shrink()
 
     def _answer_until_full(
         self, asked: Sequence[Asked], following: Sequence[Asked]
-    ) -> Iterator[tuple[int, str]]:
-        """Answers until all are given or the device's memory is full."""
+    ) -> Iterator[list[tuple[int, Outcome]]]:
+        """Answers until all are given or the memory is full."""
         plan = self._plan(asked)
         self.largest = max(len(batch) for share in plan for batch in share.batches)
         coming = [*plan, *self._plan(following)]
@@ -183,31 +226,49 @@ class Run:
             for share in plan:
                 left = yield from self._answer_share(share, left)
             if left is not None:
-                yield from self.engine.go_on(left)
-        except torch.OutOfMemoryError:
+                yield list(self.engine.go_on(left))
+        except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+            if not is_out_of_memory(error):
+                raise
             return  # here the tensors of the batch are let go
 
-    def _answer_share(self, share: Share, left: Rows | None) -> Generator[tuple[int, str], None, Rows | None]:
+    def _answer_share(
+        self, share: Share, left: Rows | None
+    ) -> Generator[list[tuple[int, Outcome]], None, Rows | None]:
         """Prefill the pictures of a share, and answer its batches; a few long answers are left for later.
 
         They go on together with those that earlier batches left, when they are as many as half a batch.
         """
-        prefixes = None
-        if share.firsts:
-            pictures = [self.pictures.take(picture_of(first)) for first in share.firsts]
-            prefixes = self.engine.prefill(share.firsts, pictures)
+        self.current = share.batches[0][0].index
+        pictures, reasons = self._take_pictures(share.firsts)
+        if reasons:
+            asked = [one for batch in share.batches for one in batch]
+            yield [(one.index, reasons[one.picture]) for one in asked if one.picture in reasons]
+            share = without_pictures(share, set(reasons))
+        prefixes = self.engine.prefill(share.firsts, pictures) if share.firsts else None
         known = {(first.picture, tuple(first.prefix)): row for row, first in enumerate(share.firsts)}
         for batch in share.batches:
+            self.current = batch[0].index
             answers = [self._answer(one.index) for one in batch]
             places = [known[one.picture, tuple(one.prefix)] for one in batch] if known else []
             rows = self.engine.start(batch, answers, prefixes, places)
-            yield from self.engine.go_on(rows, leave=len(batch) // 4 if can_join(rows.cache) else 0)
+            yield list(self.engine.go_on(rows, leave=len(batch) // 4 if can_join(rows.cache) else 0))
             if rows.answers:
                 left = self.engine.join(left, rows)
             if left is not None and len(left.answers) > len(batch) // 2:
-                yield from self.engine.go_on(left)
+                yield list(self.engine.go_on(left))
                 left = None
         return left
+
+    def _take_pictures(self, firsts: Sequence[Asked]) -> tuple[list[Picture], dict[str | None, Failure]]:
+        """The pictures of a share that can be used, and why others cannot."""
+        pictures, reasons = [], {}
+        for first in firsts:
+            try:
+                pictures.append(self.pictures.take(picture_of(first)))
+            except UsageError as error:
+                reasons[first.picture] = Failure(str(error))
+        return pictures, reasons
 
     def _answer(self, index: int) -> Answer:
         """An answer that begins."""
@@ -224,16 +285,16 @@ class Run:
         return plan_shares(asked, limit, max_new_tokens=new)
 
     def _shrink(self) -> None:
-        """Halve the batches; `UsageError` when they hold one question each already."""
-        if self.largest == 1:
-            raise UsageError(
-                "the device's memory does not hold a single question; use --dtype bfloat16, --load-4bit, a "
-                "smaller --max_new_tokens or a device with more memory. The answers so far are kept."
-            )
+        """Halve the batches."""
         self.limit = replace(self.limit, rows=self.largest).halved()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         logger.warning("the device's memory was full; going on with batches of %d.", self.limit.rows)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is full: the device's, or main memory in torch's words."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or FULL_CPU in str(error)
 
 
 def picture_of(asked: Asked) -> str:

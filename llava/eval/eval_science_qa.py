@@ -12,6 +12,7 @@ from pathlib import Path
 from llava.command_line import CommandParser
 from llava.errors import exit_on_usage_error
 from llava.eval.answer_files import (
+    coverage_line,
     read_answers,
     refuse_repeated,
     refuse_unknown,
@@ -71,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     refuse_repeated(entries, path)
     answers = {entry.question_id: Answer(entry.text(), entry.text("prompt")) for entry in entries}
     refuse_unknown(compare_ids(known, answers), path)
-    warn_missing(compare_ids((problem.problem_id for problem in problems), answers), path, "counted as wrong")
+    coverage = compare_ids((problem.problem_id for problem in problems), answers)
+    warn_missing(coverage, path, "counted as wrong")
     scores = score(problems, answers, options.options)
     for value, target in (
         (scores.analysis(), options.output_file),
@@ -79,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     ):
         if target:
             write_json(value, Path(target), indent=2)
-    sys.stdout.write(scores.line())
+    total = len(problems)
+    sys.stdout.write(scores.line() + coverage_line(total - len(coverage.missing), total))
 
 
 if __name__ == "__main__":

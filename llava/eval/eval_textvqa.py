@@ -14,7 +14,7 @@ from pathlib import Path
 
 from llava.command_line import CommandParser
 from llava.errors import UsageError, exit_on_usage_error
-from llava.eval.answer_files import read_answers, wanted_path
+from llava.eval.answer_files import coverage_line, read_answers, wanted_path
 from llava.eval.metrics.pairing import MISSING, tell
 from llava.eval.metrics.textvqa import find_question, report
 from llava.eval.metrics.vqa_text import answer_scores, normalise_answer
@@ -82,6 +82,13 @@ def annotation_of(row: Row, problems: Problems) -> Asked | None:
         return None
 
 
+def report_file(path: Path, asked: Mapping[str, Mapping[str, Asked]]) -> str:
+    """What is printed about an answer file; one that lacks answers says how much it covers."""
+    scores = score_file(path, asked)
+    total = sum(one.times for questions in asked.values() for one in questions.values())
+    return report(path.stem, scores) + coverage_line(len(scores), total)
+
+
 def score_file(path: Path, asked: Mapping[str, Mapping[str, Asked]]) -> list[float]:
     """The score of each answer. `DataError` lists those whose question is not found, or answered already."""
     problems, scores, seen = Problems(path), [], Counter()
@@ -115,7 +122,7 @@ def report_folder(folder: Path, asked: Mapping[str, Mapping[str, Asked]]) -> str
     parts = []
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
         known = file.name.endswith(SUFFIX)
-        parts.append(report(file.stem, score_file(file, asked)) if known else f"Skipping {file.name}\n")
+        parts.append(report_file(file, asked) if known else f"Skipping {file.name}\n")
     if not any(file.name.endswith(SUFFIX) for file in folder.iterdir()):
         raise UsageError(f"--result-dir {folder} holds no {SUFFIX} file; name the folder of the answers.")
     return "".join(parts)
@@ -131,8 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     asked = read_annotations(wanted_path(options.annotation_file, "--annotation-file"))
     text = ""
     if options.result_file:
-        path = Path(options.result_file)
-        text += report(path.stem, score_file(path, asked))
+        text += report_file(Path(options.result_file), asked)
     if options.result_dir:
         text += report_folder(Path(options.result_dir), asked)
     sys.stdout.write(text)

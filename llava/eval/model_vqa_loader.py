@@ -29,7 +29,7 @@ def run(flags: CommandParser, argv: Sequence[str] | None) -> None:
     """Answer one chunk of a question file, with a program's own defaults."""
     options = flags.parse(argv)
     check_flags(options)
-    questions = read_questions(options.question_file, options.image_folder)
+    questions = read_questions(options.question_file, options.image_folder, lost_allowed=not options.strict)
     answer_file(options, chunk_of(questions, options.num_chunks, options.chunk_idx))
 
 

@@ -33,7 +33,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.answer_prompter:
         note_dead_flag("--answer-prompter", "the answer is the first that the model gives.")
     questions = read_science_questions(
-        options.question_file, options.image_folder, ask_for_letter=options.single_pred_prompt
+        options.question_file,
+        options.image_folder,
+        ask_for_letter=options.single_pred_prompt,
+        lost_allowed=not options.strict,
     )
     settings = {"single_pred_prompt": options.single_pred_prompt}
     answer_file(options, chunk_of(questions, options.num_chunks, options.chunk_idx), settings=settings)

@@ -3,11 +3,26 @@
 A line, whose `image` and `category` may be missing: {"question_id": 1, "image": "a.png", "text": "...", ...}
 """
 
+import logging
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.records import PictureFolder, Problems, Row, kind_of, missing_key, read_rows, shorten, text_problem
+from llava.records import (
+    DataError,
+    PictureFolder,
+    Problems,
+    Row,
+    kind_of,
+    missing_key,
+    name_problem,
+    read_rows,
+    shorten,
+    text_problem,
+)
+
+logger = logging.getLogger(__name__)
 
 WANTED = 'question file (JSON lines with "question_id" and "text")'
 LETTER_INSTRUCTION = "Answer with the option's letter from the given choices directly."
@@ -48,11 +63,49 @@ class Question:
 
 
 @dataclass
+class LostPictures:
+    """Counts questions with a picture, and those whose picture is missing (each is also a problem).
+
+    `allowed`: the others may be answered all the same.
+    """
+
+    allowed: bool = False
+    num_pictures: int = 0
+    num_lost: int = 0
+
+    def settle(self, problems: Problems) -> None:
+        """Raise the problems of a file; those of missing pictures are only told on the log when they are
+        allowed, there are no others, and at most half of the pictures are missing.
+        """
+        few = 2 * self.num_lost <= self.num_pictures
+        only = self.num_lost == len(problems.messages)
+        try:
+            problems.raise_any()
+        except DataError as error:
+            if not (self.allowed and few and only):
+                raise
+            logger.warning("%s\nThe others are answered; --strict stops here instead.", error)
+
+
+def place_of_missing(name: str, pictures: PictureFolder) -> str | None:
+    """Where a picture should lie that is not there; None when it is, or its name is none of the folder."""
+    if pictures.root is None or name_problem(name):
+        return None
+    path = Path(os.path.realpath(pictures.root / name))
+    return str(path) if path.is_relative_to(pictures.root) and not path.exists() else None
+
+
+@dataclass
 class RowChecks:
     """Checks that the readers of question files share; what is wrong goes to `problems`."""
 
     problems: Problems
     places: dict[tuple[str, str, str | None], str] = field(default_factory=dict)
+    lost: LostPictures = field(default_factory=LostPictures)
+
+    def num_fatal(self) -> int:
+        """Problems that leave no question to ask."""
+        return len(self.problems.messages) - self.lost.num_lost
 
     def question_id(self, row: dict[str, object], place: str, *, key: str, others: tuple[str, ...]) -> None:
         """A whole number or a text under `key`; `others` are names that it may have got by mistake."""
@@ -86,8 +139,11 @@ class RowChecks:
             self.problems.add(f"{place}, image", found)
             return None
         path, problem = pictures.find(image)
+        self.lost.num_pictures += 1
         if problem:
             self.problems.add(f"{place}, image", problem)
+            path = place_of_missing(image, pictures)
+            self.lost.num_lost += path is not None
         return path
 
     def only_once(self, question: Question, row_place: str, place: str) -> bool:
@@ -112,7 +168,7 @@ class QuestionReader:
     def read(self, row: Row) -> Question | None:
         """The question, or None when the row has a problem."""
         problems = self.checks.problems
-        known = len(problems.messages)
+        known = self.checks.num_fatal()
         value = row.value
         if not isinstance(value, dict):
             problems.add(row.place, f"found {kind_of(value)}; an object was wanted")
@@ -126,7 +182,7 @@ class QuestionReader:
         if category is not None and not isinstance(category, str):
             problems.add(f"{place}, category", f"found {kind_of(category)}; a text was wanted")
         image_path = self.checks.image_path(value.get("image"), place, self.pictures)
-        if len(problems.messages) > known:
+        if self.checks.num_fatal() > known:
             return None
         question = Question(value["question_id"], value["text"], value.get("image"), image_path, category)
         return question if self.checks.only_once(question, row.place, f"{place}, question_id") else None
@@ -140,14 +196,17 @@ class QuestionReader:
             self.checks.problems.add(place, "found <image>; remove it, the picture comes first anyway")
 
 
-def read_questions(question_file: str | Path, image_folder: str | Path | None) -> list[Question]:
+def read_questions(
+    question_file: str | Path, image_folder: str | Path | None, *, lost_allowed: bool = False
+) -> list[Question]:
     """All questions in the order of the file; blank lines are skipped, ids are kept as they are.
 
     `DataError` lists every problem with line, id, field and remedy; `UsageError` without the image folder.
+    With `lost_allowed` some pictures may be missing, which is told on the log.
     """
     path = Path(question_file)
-    problems = Problems(path)
-    reader = QuestionReader(PictureFolder(image_folder, flag="--image-folder"), RowChecks(problems))
+    checks = RowChecks(Problems(path), lost=LostPictures(lost_allowed))
+    reader = QuestionReader(PictureFolder(image_folder, flag="--image-folder"), checks)
     questions = [reader.read(row) for row in read_rows(path, WANTED)]
-    problems.raise_any()
+    checks.lost.settle(checks.problems)
     return [question for question in questions if question is not None]

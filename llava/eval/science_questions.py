@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.eval.questions import LETTER_INSTRUCTION, Question, RowChecks
+from llava.eval.questions import LETTER_INSTRUCTION, LostPictures, Question, RowChecks
 from llava.records import PictureFolder, Problems, Row, kind_of, missing_key, read_rows, shorten
 
 WANTED = 'question file (a JSON array of rows with "id" and "conversations")'
@@ -24,7 +24,7 @@ class ScienceReader:
     def read(self, row: Row) -> Question | None:
         """The question, or None when the row has a problem."""
         problems = self.checks.problems
-        known = len(problems.messages)
+        known = self.checks.num_fatal()
         value = row.value
         if not isinstance(value, dict):
             problems.add(row.place, f"found {kind_of(value)}; an object was wanted")
@@ -33,7 +33,7 @@ class ScienceReader:
         self.checks.question_id(value, place, key="id", others=("question_id", "qid"))
         text = self._first_text(value, place)
         image_path = self.checks.image_path(value.get("image"), place, self.pictures)
-        if len(problems.messages) > known:
+        if self.checks.num_fatal() > known:
             return None
         if self.ask_for_letter:
             text = f"{text}\n{LETTER_INSTRUCTION}"
@@ -69,17 +69,20 @@ class ScienceReader:
 
 
 def read_science_questions(
-    question_file: str | Path, image_folder: str | Path | None, *, ask_for_letter: bool
+    question_file: str | Path,
+    image_folder: str | Path | None,
+    *,
+    ask_for_letter: bool,
+    lost_allowed: bool = False,
 ) -> list[Question]:
     """All questions in the order of the file; with `ask_for_letter` each ends with that instruction.
 
     `DataError` lists every problem with row, id, field and remedy; `UsageError` without the image folder.
+    With `lost_allowed` some pictures may be missing, which is told on the log.
     """
     path = Path(question_file)
-    problems = Problems(path)
-    reader = ScienceReader(
-        PictureFolder(image_folder, flag="--image-folder"), RowChecks(problems), ask_for_letter
-    )
+    checks = RowChecks(Problems(path), lost=LostPictures(lost_allowed))
+    reader = ScienceReader(PictureFolder(image_folder, flag="--image-folder"), checks, ask_for_letter)
     questions = [reader.read(row) for row in read_rows(path, WANTED)]
-    problems.raise_any()
+    checks.lost.settle(checks.problems)
     return [question for question in questions if question is not None]

@@ -13,9 +13,11 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from llava.command_line import CommandParser
 from llava.errors import UsageError, exit_on_usage_error
+from llava.eval.answer_rows import error_of
 from llava.eval.metrics.personal import PERSONAL_SPLITS, Truth, against_base, grade, score
 from llava.records import Problems, field_of, read_rows
 
@@ -30,6 +32,7 @@ class Answer:
 
     question: str
     text: str
+    error: str | None = None
 
 
 def parser() -> CommandParser:
@@ -87,20 +90,28 @@ def read_answers(paths: Sequence[Path]) -> dict[str, Answer]:
                     f"{row.place}, question_id",
                     f"found {question_id!r} a second time; keep one answer per question",
                 )
-            answers[str(question_id)] = Answer(str(row.value.get("prompt", "")), str(text))
+            prompt = str(row.value.get("prompt", ""))
+            answers[str(question_id)] = Answer(prompt, str(text), error_of(row.value))
         problems.raise_any()
     return answers
 
 
 def check_coverage(truths: Sequence[Truth], answers: Mapping[str, Answer], *, allow_missing: bool) -> None:
     """`UsageError` for questions without an answer, unless that is allowed."""
-    missing = [row.question_id for row in truths if str(row.question_id) not in answers]
+    found = [answers.get(str(row.question_id)) for row in truths]
+    missing = [
+        row.question_id
+        for row, answer in zip(truths, found, strict=True)
+        if answer is None or answer.error is not None
+    ]
+    errors = [answer.error for answer in found if answer is not None and answer.error is not None]
     if missing and not allow_missing:
         covered = 1 - len(missing) / len(truths)
+        failed = f"; {len(errors)} of them could not be answered ({errors[0]})" if errors else ""
         raise UsageError(
             f"{len(missing)} of {len(truths)} questions have no answer (coverage {covered:.1%}), first "
-            f"{', '.join(str(name) for name in missing[:SHOWN_IDS])}; finish answering (the same command "
-            "goes on where it stopped), or score it as it is with --allow-missing."
+            f"{', '.join(str(name) for name in missing[:SHOWN_IDS])}{failed}; finish answering (the same "
+            "command goes on where it stopped), or score it as it is with --allow-missing."
         )
 
 
@@ -134,12 +145,15 @@ def score_files(options: Namespace) -> dict[str, object]:
     if not truths:
         raise UsageError(f"{options.truth} has no {options.part} questions; use --part all.")
     check_coverage(truths, answers, allow_missing=options.allow_missing)
-    graded = []
+    graded, errors = [], 0
     for row in truths:
         found = answers.get(str(row.question_id))
-        text, question = (None, "") if found is None else (found.text, found.question)
-        graded.append(grade(row, text, question=question, names=names))
-    scores = score(graded) | {
+        text = None if found is None or found.error is not None else found.text
+        graded.append(grade(row, text, question="" if found is None else found.question, names=names))
+        errors += found is not None and found.error is not None
+    scores: dict[str, Any] = score(graded)
+    scores["coverage"]["errors"] = errors
+    scores |= {
         "names": list(names),
         "truth_sha256": sha256(options.truth),
         "answers_sha256": [sha256(path) for path in options.answers],
@@ -172,7 +186,7 @@ def summary_text(scores: Mapping) -> str:
         share = coverage["answered"] / coverage["questions"]
         lines.append(
             f"INCOMPLETE: {coverage['answered']} of {coverage['questions']} questions answered "
-            f"({share:.1%}); missing answers count as wrong"
+            f"({share:.1%}), {coverage.get('errors', 0)} could not be answered; all of these count as wrong"
         )
     for name, value in scores["summary"].items():
         if value is not None:

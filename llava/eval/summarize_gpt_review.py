@@ -14,6 +14,7 @@ from pathlib import Path
 
 from llava.command_line import CommandParser
 from llava.errors import UsageError, exit_on_usage_error
+from llava.eval.answer_files import coverage_line
 from llava.eval.metrics.gpt_review import FAILED, Pair, Review, summarise
 from llava.eval.metrics.pairing import repeated_ids, tell
 from llava.records import Problems, Row, field_of, kind_of, read_rows, shorten, suggestion
@@ -124,7 +125,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parts = []
     for name, path in review_files(options):
         kept = [review for review in read_reviews(path) if review.question_id not in ignored]
-        parts.append(summarise(name, readable(path, kept)))
+        scored = readable(path, kept)
+        parts.append(summarise(name, scored) + coverage_line(len(scored), len(kept), "reviews have scores"))
     sys.stdout.write("".join(parts))
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from llava.errors import UsageError
@@ -18,6 +19,11 @@ WEIGHT_FILES = (
 )
 """Names of a whole model's weights and of the index over their shards, in the order they are looked for."""
 SMALL_WEIGHTS = (ADAPTER_WEIGHTS_NAME, "adapter_model.bin", NON_LORA_NAME, PROJECTOR_NAME)
+CONFIG_FILES = (
+    "config.json", "adapter_config.json", "preprocessor_config.json", "processor_config.json",
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
+)  # fmt: skip
+"""What says beside the weights how a checkpoint reads texts and pictures."""
 HASH_CHUNK = 1 << 22
 
 
@@ -48,7 +54,16 @@ def has_weights(folder: Path) -> bool:
 def weights_hash(folder: Path) -> str:
     """SHA-256 over the weight files of a checkpoint (full, adapter or projector), in a fixed order."""
     small = [folder / name for name in SMALL_WEIGHTS if (folder / name).is_file()]
-    files = weight_files(folder) if has_weights(folder) or not small else small
+    return hash_of_files(weight_files(folder) if has_weights(folder) or not small else small)
+
+
+def config_hash(folder: Path) -> str:
+    """SHA-256 over the configuration, tokenizer and picture processor of a checkpoint, those that it has."""
+    return hash_of_files([folder / name for name in CONFIG_FILES if (folder / name).is_file()])
+
+
+def hash_of_files(files: Sequence[Path]) -> str:
+    """SHA-256 over the contents of files, one after the other."""
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:

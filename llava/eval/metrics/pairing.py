@@ -44,6 +44,7 @@ def tell(names: Iterable[object], what: str) -> str:
 
 MISSING = "question has no answer|questions have no answer"
 UNKNOWN = "answer belongs to no question|answers belong to no question"
+FAILED = "question could not be answered|questions could not be answered"
 TWICE = "id stands twice|ids stand twice"
 REPEATED = "question is answered more than once|questions are answered more than once"
 

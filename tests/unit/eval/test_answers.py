@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from llava.errors import UsageError
-from llava.eval.answers import AnswerFile, RunIdentity
+from llava.eval.answers import AnswerFile
+from llava.eval.outcomes import Failure
 from llava.eval.questions import Question, Round
+from llava.eval.run_identity import RunIdentity
 
 ONE = Question("a", "Who?", None, None, None)
 TURNED = [
@@ -20,11 +22,12 @@ IDENTITY = RunIdentity("model", {"seed": 0})
 
 def write(path: Path, questions: list[Question], *, upto: int) -> AnswerFile:
     """An answers file with its first answers, given in the wrong order."""
-    file = AnswerFile(path, questions, IDENTITY)
-    start = file.open()
-    for number in reversed(range(start, upto)):
-        file.add(number, f"text {number}")
-        file.flush()
+    with AnswerFile(path, questions) as file:
+        start = file.open(IDENTITY)
+        for number in reversed(range(start, upto)):
+            file.add(number, f"text {number}")
+            file.flush()
+        file.finish()
     return file
 
 
@@ -81,3 +84,144 @@ def test_a_damaged_line_is_told(line: str, tmp_path: Path) -> None:
     path.write_text(f"{line}\n", encoding="utf-8")
     with pytest.raises(UsageError, match="line 1 answers nothing, but the question file has question 'a'"):
         write(path, [ONE], upto=0)
+
+
+def rows_of(path: Path) -> list[dict]:
+    """The lines of a file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def names(folder: Path) -> set[str]:
+    """What lies in a folder."""
+    return {file.name for file in folder.iterdir()}
+
+
+def numbered(count: int) -> list[Question]:
+    """Questions 0 to `count`."""
+    return [Question(number, f"What is {number}?", None, None, None) for number in range(count)]
+
+
+def test_answers_that_wait_survive(tmp_path: Path) -> None:
+    path, questions = tmp_path / "a.jsonl", numbered(6)
+    with AnswerFile(path, questions) as file:
+        file.open(IDENTITY)
+        for number in (0, 5, 3):
+            file.add(number, f"text {number}")
+            file.flush()
+    assert names(tmp_path) == {"a.jsonl", "a.jsonl.part", "a.jsonl.run.json"}
+    part = tmp_path / "a.jsonl.part"
+    part.write_bytes(part.read_bytes()[:-9])
+    with AnswerFile(path, questions) as file:
+        assert file.open(IDENTITY) == 2
+        assert file.todo() == [1, 2, 3, 4], "the torn line is lost, the one before it is not"
+        for number in file.todo():
+            file.add(number, f"new {number}")
+        file.flush()
+        file.finish()
+    assert [row["text"] for row in rows_of(path)] == ["text 0", "new 1", "new 2", "new 3", "new 4", "text 5"]
+    assert names(tmp_path) == {"a.jsonl", "a.jsonl.run.json"}
+
+
+def test_failed_questions_are_asked_again_and_the_other_lines_stay(tmp_path: Path) -> None:
+    path, questions = tmp_path / "a.jsonl", numbered(5)
+    with AnswerFile(path, questions) as file:
+        file.open(IDENTITY)
+        for number in range(5):
+            file.add(number, Failure(f"no picture {number}") if number in (1, 3) else f"text {number}")
+        file.flush()
+        file.finish()
+        assert [reason for _, reason in file.failures()] == ["no picture 1", "no picture 3"]
+    before = path.read_bytes().splitlines()
+    assert json.loads(before[1])["metadata"] == {"error": "no picture 1"}
+    assert json.loads(before[1])["text"] == ""
+    assert json.loads(before[0])["metadata"] == {}
+    with AnswerFile(path, questions) as file:
+        assert file.open(IDENTITY) == 3
+        assert file.todo() == [1, 3]
+        file.add(3, "mended")
+        file.flush()
+        assert path.read_bytes().splitlines() == before, "until the end of the run"
+    with AnswerFile(path, questions) as file:  # a crash came before that end
+        assert file.todo() == [] or file.open(IDENTITY) == 4
+        assert file.todo() == [1]
+        file.add(1, Failure("no picture 1"))
+        file.finish()
+        assert [question.question_id for question, _ in file.failures()] == [1]
+    after = path.read_bytes().splitlines()
+    assert [after[number] == before[number] for number in range(5)] == [True, True, True, False, True]
+    assert json.loads(after[3])["text"] == "mended"
+    assert names(tmp_path) == {"a.jsonl", "a.jsonl.run.json"}
+
+
+def test_overwriting_keeps_the_old_file_with_its_identity(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    write(path, TURNED, upto=2)
+    old = path.read_bytes()
+    for round_number, kept in enumerate(("a.jsonl.bak", "a.jsonl.bak2")):
+        with AnswerFile(path, TURNED) as file:
+            assert file.open(RunIdentity("other", {}), overwrite=True) == 0
+            assert path.read_bytes() == b""
+        assert ((tmp_path / kept).read_bytes() == old) == (round_number == 0)
+    assert (tmp_path / "a.jsonl.bak.run.json").is_file()
+    with AnswerFile(tmp_path / "a.jsonl.bak", TURNED) as file:
+        assert file.open(IDENTITY) == 2, "it can be gone on with"
+
+
+def test_every_difference_is_listed(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    then = {"seed": 0, "temperature": 0.0, "weights": "a" * 64, "image_folder": "/then"}
+    with AnswerFile(path, TURNED) as file:
+        file.open(RunIdentity("model", then))
+        file.add(0, "text")
+        file.flush()
+    now = {"seed": 0, "temperature": 0.5, "weights": "b" * 64, "image_folder": "/now", "dtype": "float16"}
+    with AnswerFile(path, TURNED) as file, pytest.raises(UsageError) as caught:
+        file.open(RunIdentity("model", now))
+    assert str(caught.value).splitlines()[1:-1] == [
+        "  dtype: then not set, now 'float16'",
+        "  image_folder: then '/then', now '/now'",
+        "  temperature: then 0.0, now 0.5",
+        "  weights: then aaaaaaaaaaaa..., now bbbbbbbbbbbb...",
+    ]
+
+
+def test_questions_may_follow_but_not_change(tmp_path: Path) -> None:
+    """Also pictures, which no line names, and questions that are not answered yet."""
+    path, questions = tmp_path / "a.jsonl", numbered(3)
+    write(path, questions, upto=1)
+    other = [*questions[:2], replace(questions[2], image="b.png")]
+    for changed in (other, questions[:2]):
+        with AnswerFile(path, changed) as file, pytest.raises(UsageError, match="questions: the file had"):
+            file.open(IDENTITY)
+    longer = numbered(5)
+    write(path, longer, upto=5)
+    assert [row["question_id"] for row in rows_of(path)] == [0, 1, 2, 3, 4]
+    with AnswerFile(path, questions) as file, pytest.raises(UsageError, match="line 4"):
+        file.check()
+
+
+def test_a_file_of_an_earlier_version_is_taken_up(tmp_path: Path) -> None:
+    """Its identity says neither folder nor configuration nor questions."""
+    path = tmp_path / "a.jsonl"
+    write(path, TURNED, upto=2)
+    side = tmp_path / "a.jsonl.run.json"
+    side.write_text(json.dumps({"model_id": "model", "seed": 0}), encoding="utf-8")
+    with AnswerFile(path, TURNED) as file:
+        assert file.open(RunIdentity("model", {"seed": 0, "config": "c", "image_folder": "f"})) == 2
+
+
+def test_halves_of_characters_are_written(tmp_path: Path) -> None:
+    with AnswerFile(tmp_path / "a.jsonl", [ONE]) as file:
+        file.open(IDENTITY)
+        file.add(0, "a \ud83d b \ud83d\ude00")
+        file.flush()
+    assert rows_of(tmp_path / "a.jsonl")[0]["text"] == "a \ufffd b \U0001f600"
+
+
+def test_a_picture_is_told_by_its_name(tmp_path: Path) -> None:
+    shown = Question(1, "Who?", "a/b.png", "/home/me/pictures/a/b.png", None)
+    with AnswerFile(tmp_path / "a.jsonl", [shown]) as file:
+        file.open(IDENTITY)
+        file.add(0, Failure("the picture /home/me/pictures/a/b.png is damaged"))
+        file.flush()
+    assert rows_of(tmp_path / "a.jsonl")[0]["metadata"] == {"error": "the picture a/b.png is damaged"}

@@ -15,6 +15,7 @@ from llava.errors import UsageError
 from llava.eval import model_vqa, model_vqa_loader, model_vqa_mmbench, model_vqa_science
 from llava.eval.endpoint import KEY_NAME, Endpoint, Patience
 from llava.eval.endpoint_engine import Asking, EndpointEngine, data_url, order_by_picture
+from llava.eval.outcomes import Failure
 from llava.eval.questions import Question
 from llava.images import load_image
 from tests.unit.eval.chat_server import (
@@ -126,12 +127,12 @@ def test_the_first_error_ends_it_and_nobody_waits_for_the_others(server: ChatSer
 
     def reply(request: dict, before: int) -> Reply:
         if question_of(request) == "text 7":
-            return Reply(400, b"context exceeded")
+            return Reply(403, b"not for you")
         return Reply(429, b"", {"Retry-After": "3600"})
 
     server.reply = reply
     threads = threading.active_count()
-    with pytest.raises(UsageError, match="context exceeded"):
+    with pytest.raises(UsageError, match="not for you"):
         list(engine(server, concurrency=8).answer(asked))
     for thread in threading.enumerate():
         if thread.name.startswith("worker-"):
@@ -204,13 +205,15 @@ def test_the_file_is_that_of_a_model(
 def test_an_interrupted_file_is_taken_up(server: ChatServer, pictures: Path, tmp_path: Path) -> None:
     given = [*flags(server, tmp_path, *ROWS), "--concurrency", "1"]
     server.reply = lambda request, before: (
-        Reply(400, b"full") if question_of(request) == "text 4" else completion(answer_of(request))
+        Reply(403, b"full") if question_of(request) == "text 4" else completion(answer_of(request))
     )
     with pytest.raises(SystemExit):
         model_vqa_loader.main(given)
     kept = (tmp_path / "answers.jsonl").read_bytes()
     done = kept.count(b"\n")
     assert 0 < done < 9
+    asked = len(server.requests)
+    assert asked > done + 1, "answers that must wait for question 4 are kept as well"
     server.reply = lambda request, before: completion(answer_of(request))
     server.requests.clear()
     model_vqa_loader.main(given)
@@ -218,7 +221,7 @@ def test_an_interrupted_file_is_taken_up(server: ChatServer, pictures: Path, tmp
     assert [row["text"] for row in rows_of(tmp_path)] == [
         f"{row['text']} {COLOURS[row['image']]}" for row in ROWS
     ]
-    assert len(server.requests) == 9 - done
+    assert len(server.requests) == 9 - (asked - 1), "only question 4 is asked twice"
 
 
 def test_files_of_another_model_are_not_mixed(
@@ -287,8 +290,43 @@ def test_a_damaged_picture_is_told(
 ) -> None:
     content = (pictures / "blue.png").read_bytes()
     (pictures / "blue.png").write_bytes(content[: len(content) // 2])
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as caught:
         model_vqa_loader.main(flags(server, tmp_path, *ROWS))
+    assert caught.value.code == 3
     message = capsys.readouterr().err
-    assert "blue.png" in message
-    assert "damaged" in message
+    assert "3 of 9 questions (33.3%) could not be answered" in message
+    assert "2, 5, 8: blue.png is of an unknown kind, no picture" in message
+    rows = rows_of(tmp_path)
+    assert [row["text"] == "" for row in rows] == [number % 3 == 2 for number in range(9)]
+    assert all(bool(row["metadata"]) == (row["text"] == "") for row in rows)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Reply(400, b"context exceeded"),
+        Reply(413, b"too large"),
+        Reply(500, b"crashed on it"),
+        Reply(200, b'{"choices": [{"message": {"content": null}}]}'),
+    ],
+    ids=["400", "413", "500", "no text"],
+)
+def test_a_refused_question_does_not_stop_the_others(
+    refusal: Reply, server: ChatServer, pictures: Path
+) -> None:
+    asked = questions(pictures, 12)
+    server.reply = lambda request, before: (
+        refusal if question_of(request) == "text 5" else completion(answer_of(request))
+    )
+    found = dict(engine(server).answer(asked))
+    failure = found.pop(5)
+    assert isinstance(failure, Failure)
+    assert server.url in failure.reason
+    assert found == {number: text for number, text in enumerate(wanted(asked)) if number != 5}
+
+
+def test_a_server_that_breaks_down_ends_the_run(server: ChatServer, pictures: Path) -> None:
+    """It would fail for every other question too."""
+    server.reply = lambda request, before: Reply(503, b"overloaded")
+    with pytest.raises(UsageError, match="failed 6 times, at last: status 503"):
+        list(engine(server).answer(questions(pictures, 4)))

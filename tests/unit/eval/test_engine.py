@@ -4,6 +4,7 @@ passes through the tower once.
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,11 @@ from llava.eval import batch_size as batch_size_module
 from llava.eval import engine as engine_module
 from llava.eval.decode_loop import Rows
 from llava.eval.drawing import Decoding
+from llava.eval.engine import FULL_CPU
+from llava.eval.outcomes import Failure
+from llava.eval.questions import Question
 from llava.model.llava import LlavaForCausalLM
-from llava.processing import Picture
+from llava.processing import Encoded, Picture
 from tests.tiny import tiny_config, tiny_text
 from tests.unit.eval.asking import Asked, ask
 
@@ -175,15 +179,64 @@ def test_a_full_device_halves_the_batch_and_loses_nothing(
     assert "memory was full; going on with batches of" in caplog.text
 
 
-def test_a_question_that_does_not_fit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("full", [torch.OutOfMemoryError("CUDA"), RuntimeError(f"{FULL_CPU}: you tried")])
+def test_a_question_that_does_not_fit_is_told_and_the_others_go_on(
+    full: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory is full whenever question 5 is in the batch; halving goes down to it alone, then up again."""
+    asked = ask(3, count=24)
+    wanted = asked.alone(GREEDY)
+    decode: Decode = engine_module.decode
+    sizes: list[int] = []
+
+    def limited(model: object, rows: Rows, choose: object, **kwargs: object) -> list:
+        sizes.append(len(rows.answers))
+        if any(one.index == 5 for one in rows.answers):
+            raise full
+        return decode(model, rows, choose, **kwargs)
+
+    monkeypatch.setattr(engine_module, "decode", limited)
+    found = list(asked.engine(GREEDY, 8).answer(asked.questions))
+    assert sorted(index for index, _ in found) == list(range(24)), "each once"
+    failure = dict(found)[5]
+    assert isinstance(failure, Failure)
+    assert "does not hold this question, even alone; use --dtype bfloat16" in failure.reason
+    assert [text for index, text in sorted(found) if index != 5] == wanted[:5] + wanted[6:]
+    assert 1 in sizes
+
+
+def test_another_error_of_the_model_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ask(3, count=4)
-    full_above(0, [], monkeypatch)
-    with pytest.raises(UsageError, match=r"does not hold a single question; use --dtype bfloat16"):
+
+    def broken(*args: object, **kwargs: object) -> list:
+        raise RuntimeError("device-side assert triggered")
+
+    monkeypatch.setattr(engine_module, "decode", broken)
+    with pytest.raises(RuntimeError, match="device-side assert"):
         list(asked.engine(GREEDY, 4).answer(asked.questions))
 
 
-def test_a_picture_that_fails_keeps_its_message() -> None:
+def test_what_cannot_be_encoded_is_told_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ask(4, count=9)
+    wanted = asked.alone(GREEDY)
+    monkeypatch.setattr(engine_module, "WINDOW", 2)
+    monkeypatch.setattr(engine_module, "WINDOW_BATCHES", 1)
+
+    def encode(question: Question) -> Encoded:
+        if question.question_id in ("q2", "q3", "q8"):
+            raise UsageError(f"no size of {question.question_id}")
+        return asked.encoded[question.question_id]
+
+    engine = replace(asked.engine(GREEDY, 2), encode=encode)
+    found = dict(engine.answer(asked.questions))
+    assert [found[index] for index in (0, 1, 4, 5, 6, 7)] == [wanted[index] for index in (0, 1, 4, 5, 6, 7)]
+    assert [found[index] for index in (2, 3, 8)] == [Failure(f"no size of q{index}") for index in (2, 3, 8)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 50])
+def test_a_picture_that_fails_leaves_the_others(batch_size: int) -> None:
     asked = ask(4)
+    wanted = asked.alone(GREEDY)
 
     def load(path: str) -> Picture:
         if path == "b":
@@ -191,9 +244,13 @@ def test_a_picture_that_fails_keeps_its_message() -> None:
         return Asked.load(asked, path)
 
     asked.load = load  # type: ignore[method-assign]
-    assert any(one.image_path == "b" for one in asked.questions)
-    with pytest.raises(UsageError, match="the picture b is damaged: cut off; replace the file"):
-        list(asked.engine(GREEDY, 3).answer(asked.questions))
+    assert {one.image_path for one in asked.questions} > {"b"}
+    found = dict(asked.engine(GREEDY, batch_size).answer(asked.questions))
+    told = Failure("the picture b is damaged: cut off; replace the file.")
+    pairs = zip(asked.questions, wanted, strict=True)
+    assert [found[index] for index in range(len(found))] == [
+        told if question.image_path == "b" else text for question, text in pairs
+    ]
 
 
 def test_a_sliding_window_is_not_filled_with_padding() -> None:

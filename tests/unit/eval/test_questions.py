@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from llava.errors import UsageError
-from llava.eval.questions import Question, read_questions
-from llava.records import DataError
+from llava.eval.questions import Question, place_of_missing, read_questions
+from llava.records import DataError, PictureFolder
 
 GOOD = {"question_id": 1, "image": "mira.png", "text": "Who is this?", "category": "name"}
 
@@ -101,3 +101,35 @@ def test_one_id_may_stand_at_different_questions(folder: Path) -> None:
     """MME asks two questions about each picture under one id."""
     questions = read(folder, GOOD, GOOD | {"text": "Is it a boat?"}, GOOD | {"image": None})
     assert [question.question_id for question in questions] == [1, 1, 1]
+
+
+def test_some_pictures_may_be_missing(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """When it is allowed: at most half of them, nothing else is wrong, and the log tells which."""
+    lost = {"question_id": 2, "image": "lost.png", "text": "Who?"}
+    (folder / "questions.jsonl").write_text(json.dumps(GOOD) + "\n" + json.dumps(lost))
+
+    def read_leniently() -> list[Question]:
+        return read_questions(folder / "questions.jsonl", folder / "images", lost_allowed=True)
+
+    questions = read_leniently()
+    assert [question.question_id for question in questions] == [1, 2]
+    assert questions[1].image_path == str(folder.resolve() / "images" / "lost.png")
+    assert "line 2 (question_id 2), image: 'lost.png' is not in" in caplog.text
+    for wrong in (
+        {**lost, "question_id": 3},
+        {"question_id": 3, "text": ""},
+        {**GOOD, "question_id": 3, "image": "../questions.jsonl"},
+    ):
+        with (folder / "questions.jsonl").open("a") as file:
+            file.write("\n" + json.dumps(wrong))
+        with pytest.raises(DataError, match=r"2 problems(?s:.*)lost\.png"):
+            read_leniently()
+        (folder / "questions.jsonl").write_text(json.dumps(GOOD) + "\n" + json.dumps(lost))
+
+
+def test_the_place_of_a_missing_picture_is_within_the_folder(folder: Path) -> None:
+    (folder / "images" / "away").symlink_to(folder)
+    pictures = PictureFolder(folder / "images")
+    assert place_of_missing("new/a.png", pictures) == str(folder.resolve() / "images" / "new" / "a.png")
+    for name in ("mira.png", "../a.png", "away/a.png", "/a.png", "http://h/a.png", "", "a\0.png"):
+        assert place_of_missing(name, pictures) is None

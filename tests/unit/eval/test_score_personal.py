@@ -65,6 +65,22 @@ def test_reversed_facts_are_reported_by_direction(examination: Path) -> None:
     assert {name: part["n"] for name, part in parts.items()} == {"both": 1, "one": 2}
 
 
+def test_failed_questions_are_told_apart(examination: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three lines are missing and two say an error; none of the five is an answer."""
+    rows = answered()[3:]
+    for row in rows[:2]:
+        row |= {"text": "", "metadata": {"error": "the picture one.png is damaged"}}
+    with pytest.raises(SystemExit):
+        run(examination, rows)
+    told = capsys.readouterr().err
+    assert "5 of 44 questions have no answer (coverage 88.6%)" in told
+    assert "2 of them could not be answered (the picture one.png is damaged)" in told
+    scores = run(examination, rows, "--allow-missing")
+    assert scores["coverage"] == {"questions": 44, "answered": 39, "errors": 2}
+    assert "39 of 44 questions answered (88.6%), 2 could not be answered" in capsys.readouterr().out
+    assert sum(split["missing"] for split in scores["splits"].values()) == 5
+
+
 def test_missing_answers_are_an_error_or_wrong(examination: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         run(examination, answered()[3:])
@@ -73,7 +89,7 @@ def test_missing_answers_are_an_error_or_wrong(examination: Path, capsys: pytest
     assert "3 of 44 questions have no answer" in told
     assert "q000" in told
     scores = run(examination, answered()[3:], "--allow-missing")
-    assert scores["coverage"] == {"questions": 44, "answered": 41}
+    assert scores["coverage"] == {"questions": 44, "answered": 41, "errors": 0}
     assert scores["splits"]["name"]["missing"] == 2
     assert scores["splits"]["name"]["correct"] == 4
 
