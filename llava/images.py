@@ -9,6 +9,11 @@ conversion: there a padded palette gets a border of the wrong colour, and padded
 does all of it; torchvision is not needed.
 """
 
+import codecs
+import os
+import stat
+import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,16 +39,24 @@ ASPECT_RATIOS = (*WHOLE, "anyres")
 PREPROCESSOR_NAMES = ("preprocessor_config.json", "processor_config.json")
 """The file of an image processor, and the one where transformers 5 puts it beside other processors."""
 SIGNATURES = {
-    b"<!DOCTYPE": "an HTML page",
+    b"<!doctype": "an HTML page",
     b"<html": "an HTML page",
     b"<svg": "an SVG drawing",
     b"<?xml": "an XML (SVG?) file",
-    b"%PDF": "a PDF",
-    b"%!PS": "a PostScript file",
-    b"PK\x03\x04": "a zip archive",
-    b"\x00\x00\x00\x18ftyp": "a HEIC or video file",
-    b"\x00\x00\x00\x1cftyp": "a HEIC or video file",
+    b"%pdf": "a PDF",
+    b"%!ps": "a PostScript file",
+    b"\xc5\xd0\xd3\xc6": "a PostScript file",
+    b"pk\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"8bps": "a Photoshop file",
+    b"\x00\x00\x00\x0cjp  ": "a JPEG 2000 file",
 }
+"""First bytes in lower case, without blanks before them, and what begins so."""
+DAMAGE = (
+    *(OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError),
+    *(struct.error, zlib.error),
+)
+"""What Pillow's readers raise on files that are not what they claim to be."""
 
 
 def load_image(path: str | Path) -> Image.Image:
@@ -81,6 +94,8 @@ def open_image(source: str | Path | bytes, name: str) -> Iterator[Image.Image]:
     What goes wrong here or in the body becomes a `UsageError` that calls the picture `name`; only a missing
     file stays a `FileNotFoundError`.
     """
+    if not isinstance(source, bytes):
+        refuse_other_files(source)
     try:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             check_size(name, image.size)
@@ -93,11 +108,29 @@ def open_image(source: str | Path | bytes, name: str) -> Iterator[Image.Image]:
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UsageError(f"the picture {name} is too large: {error}; make it smaller.") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except PermissionError as error:
+        raise UsageError(f"the picture {name} cannot be read: {error}; check its permissions.") from None
+    except MemoryError:
+        raise UsageError(f"the picture {name} needs more memory than there is; make it smaller.") from None
+    except DAMAGE as error:
         size = len(source) if isinstance(source, bytes) else size_of(source)
         raise UsageError(
-            f"the picture {name} ({size} bytes) is damaged: {error}; replace the file."
+            f"the picture {name} ({size} bytes) is damaged: {str(error) or type(error).__name__}; replace "
+            "the file."
         ) from None
+
+
+def refuse_other_files(path: str | Path) -> None:
+    """`UsageError` for folders, pipes and devices, which would be waited for or never end; a file that is not
+    there is left to the opening.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not stat.S_ISREG(mode):
+        found = "is a folder" if stat.S_ISDIR(mode) else "is a pipe or device"
+        raise UsageError(f"the picture {path} {found}, no picture; name a picture file.")
 
 
 def size_of(path: str | Path) -> int:
@@ -126,12 +159,15 @@ def check_size(path: str | Path, size: tuple[int, int]) -> None:
 def describe(source: str | Path | bytes) -> str:
     """What a file that is no picture seems to be, by its first bytes."""
     if isinstance(source, bytes):
-        start = source[:16]
+        start = source[:32]
     else:
         with Path(source).open("rb") as file:
-            start = file.read(16)
+            start = file.read(32)
     if not start:
         return "an empty file"
+    if start[4:8] == b"ftyp":
+        return "a HEIC, AVIF or video file"
+    start = start.removeprefix(codecs.BOM_UTF8).lstrip().lower()
     return next((kind for mark, kind in SIGNATURES.items() if start.startswith(mark)), "of an unknown kind")
 
 

@@ -181,8 +181,13 @@ def describe_json_error(text: str, error: json.JSONDecodeError, first_line: int)
     before, rest = text[: error.pos].rstrip(), text[error.pos :].strip()
     if not rest or error.msg.startswith("Unterminated string"):
         return f"{place}: the JSON ends in the middle; the file was cut off, copy or write it again"
-    if before.endswith(",") and rest[0] in "]}":
-        return f"{place}: a comma before the closing {rest[0]}; remove it"
+    comma = re.match(r",\s*([]}])", rest)  # Python 3.13 tells the comma's place, earlier ones the bracket's
+    if comma or (before.endswith(",") and rest[0] in "]}"):
+        return f"{place}: a comma before the closing {comma[1] if comma else rest[0]}; remove it"
+    if rest.startswith(("//", "/*", "#")):
+        return f"{place}: a comment, {shorten(rest.splitlines()[0])}; JSON has none, remove it"
+    if error.msg == "Extra data" and rest[0] == ",":
+        return f"{place}: a comma behind the row; remove it, or put [ and ] around all rows"
     if "'" in (rest[0], before[-1:]):
         return f"{place}: JSON wants double quotes, found {shorten(rest[:20])}"
     found = shorten(rest[:20])

@@ -23,9 +23,10 @@ from llava.train.collator import PackingCollator
 from llava.train.conversations import ConversationDataset, Encoding, check_long_samples, open_store
 from llava.train.kept_features import kept_features
 from llava.train.length_grouping import length_of, modality_length_of
+from llava.train.picture_check import check_pictures
 from llava.train.sample_index import Sample, SampleIndex
 from llava.train.sampler import EpochSampler, LengthOrder, PictureOrder
-from llava.train.samples import check_pictures, read_samples
+from llava.train.samples import read_samples
 from llava.train.saving import CheckpointWriter
 from llava.train.starting_model import Start, build_for_training, choose_trainable, whole_on_every_rank
 from llava.train.step_memory import checkpointing_for, largest_shape, set_checkpointing
@@ -45,7 +46,7 @@ def run(argv: list[str], *, callbacks: Sequence[TrainerCallback] = ()) -> None:
     set_seed(training_args.seed)
     resume_from = check_output_folder(Path(training_args.output_dir))
     samples = read_samples(data_args.data_path, data_args.image_folder)
-    check_pictures(samples, data_args.check_pictures)
+    check_pictures(samples, data_args.check_pictures, data=Path(data_args.data_path))
 
     with whole_on_every_rank(training_args):
         start = build_for_training(model_args, data_args, training_args)

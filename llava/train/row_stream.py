@@ -31,11 +31,13 @@ SHOWN_AHEAD = 100
 DECODER = json.JSONDecoder(parse_constant=refuse_constant, object_pairs_hook=unique_keys)
 
 
-def stream_rows(path: Path, wanted: str, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Row]:
+def stream_rows(
+    path: Path, wanted: str, *, chunk_bytes: int = CHUNK_BYTES, broken: list[str] | None = None
+) -> Iterator[Row]:
     """The rows of a JSON array or of JSON lines, in order.
 
     `DataError` when the file is no such thing, also after rows have been given: what was made of them is then
-    to be dropped.
+    to be dropped. What is wrong with single lines of JSON lines goes to `broken` where that is given.
     """
     window = Window(text_chunks(path, wanted, size=chunk_bytes))
     while not window.text.strip() and window.more():
@@ -46,9 +48,10 @@ def stream_rows(path: Path, wanted: str, *, chunk_bytes: int = CHUNK_BYTES) -> I
     while not has_second_line(window.text) and window.more(twice=True):
         pass
     if is_json_lines(window.text):
-        broken: list[str] = []
-        yield from rows_of_lines(window.lines(), broken)
-        Problems(path, broken).raise_any()
+        told: list[str] = [] if broken is None else broken
+        yield from rows_of_lines(window.lines(), told)
+        if broken is None:
+            Problems(path, told).raise_any()
         return
     refuse_other_values(window, path)
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 from llava.errors import UsageError
 from llava.records import SHOWN_PROBLEMS
-from llava.train.samples import DataError, Sample, check_pictures, read_samples
+from llava.train.picture_check import check_pictures
+from llava.train.samples import DataError, Sample, read_samples
 
 QUESTION = {"from": "human", "value": "<image>\nWho is this?"}
 TEXT_QUESTION = {"from": "human", "value": "Who is the baker?"}
@@ -254,7 +255,7 @@ def test_several_marks_in_one_turn_are_one_picture(folder: Path) -> None:
 def test_a_first_turn_from_gpt_is_dropped(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     sample = read(folder, [turns(ANSWER, TEXT_QUESTION, ANSWER)])[0]
     assert [role for role, _ in sample.turns] == ["human", "gpt"]
-    assert "1 rows is from gpt" in caplog.text
+    assert "1 x first turn from gpt (first: row 0)" in caplog.text
 
 
 def test_some_empty_turns_are_allowed(folder: Path) -> None:

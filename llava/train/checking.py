@@ -1,0 +1,176 @@
+"""All that can be said about a conversation file before a training, in one report: rows, pictures, lengths.
+
+Rows are read by what training reads them with, so that a file without errors here is one that it takes.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain, pairwise
+from pathlib import Path
+
+from llava.conversation import Template
+from llava.errors import UsageError
+from llava.findings import ERROR, NOTE, CollectedProblems, Finding, Report, file_finding
+from llava.processing import pictures_to_front, render_for_training
+from llava.records import DataError, PictureFolder, Row, image_names
+from llava.train.picture_check import choose_mode, look_at_all
+from llava.train.row_notes import RowNotes
+from llava.train.row_stream import stream_rows
+from llava.train.sample_index import IndexWriter, Sample, SampleIndex, index_in_memory
+from llava.train.samples import WANTED, RowReader
+
+SPAN_START, SPAN_END = "⟦", "⟧"
+
+
+@dataclass
+class CheckedRows:
+    """The good rows of a file, and where its pictures are shown.
+
+    `rows` are (number, place) of each sample of the index; `shown_in` has the first row that shows a picture,
+    bad rows included: (number, place, id); `uses` counts the rows of each.
+    """
+
+    index: SampleIndex
+    rows: list[tuple[int, str]]
+    shown_in: dict[str, tuple[int, str, object]]
+    uses: Counter[str]
+
+    def finding(self, position: int, level: str, kind: str, message: str) -> Finding:
+        """A finding about a sample of the index."""
+        number, place = self.rows[position]
+        return Finding(level, kind, message, number, place, self.index[position].sample_id, "conversations")
+
+
+@dataclass
+class RowChecker:
+    """Reads rows one after the other into an index; what is found goes to the report."""
+
+    path: Path
+    pictures: PictureFolder
+    report: Report
+    rows: list[tuple[int, str]] = field(default_factory=list)
+    shown_in: dict[str, tuple[int, str, object]] = field(default_factory=dict)
+    uses: Counter[str] = field(default_factory=Counter)
+    num_rows: int = 0
+
+    def read(self) -> CheckedRows:
+        """Check the whole file, as far as it is JSON."""
+        index = index_in_memory(self._fill)
+        self.report.facts |= {
+            "rows": self.num_rows,
+            "usable rows": len(self.rows),
+            "pictures": len(self.shown_in),
+        }
+        return CheckedRows(index, self.rows, self.shown_in, self.uses)
+
+    def _fill(self, writer: IndexWriter) -> dict[str, object]:
+        problems, notes = CollectedProblems(self.path), RowNotes()
+        reader, broken = RowReader(self.pictures, problems), []
+        try:
+            for row in stream_rows(self.path, WANTED, broken=broken):
+                self._check(row, reader, notes, writer)
+                for finding in problems.take(row, key="id"):
+                    self.report.add(finding)
+        except DataError as error:
+            self.report.add(file_finding(error, self.path))
+            if self.num_rows:
+                found = f"what follows row {self.num_rows - 1} could not be read and is not checked"
+                self.report.add(Finding(NOTE, "rows not checked", found))
+        for message in broken:
+            place, _, rest = message.partition(": ")
+            self.report.add(Finding(ERROR, "line is not JSON", rest, None, place))
+        self.num_rows += len(broken)
+        return {}
+
+    def _check(self, row: Row, reader: RowReader, notes: RowNotes, writer: IndexWriter) -> None:
+        """One row: into the index if it is good; its pictures are looked at in any case."""
+        self.num_rows += 1
+        found = reader.read(row)
+        if found is None:
+            paths = named_pictures(row, self.pictures)
+        else:
+            sample, names = found
+            writer.add(sample, names)
+            self.rows.append((row.number, row.place))
+            paths = list(sample.images)
+            for note in notes.of(row, sample):
+                place = (row.number, row.place, row.value.get("id"))  # type: ignore[union-attr]
+                self.report.add(Finding(NOTE, note.kind, note.message, *place, note.field))
+        for path in dict.fromkeys(paths):
+            sample_id = row.value.get("id")  # type: ignore[union-attr]
+            self.shown_in.setdefault(path, (row.number, row.place, sample_id))
+            self.uses[path] += 1
+
+
+def named_pictures(row: Row, pictures: PictureFolder) -> list[str]:
+    """Paths of the pictures that a bad row names and that are there."""
+    if not isinstance(row.value, dict) or row.value.get("image") is None:
+        return []
+    names, _ = image_names(row.value["image"])
+    return [path for path, _ in map(pictures.find, names) if path is not None]
+
+
+def check_shown_pictures(rows: CheckedRows, report: Report, *, mode: str, max_pixels: int) -> None:
+    """Look at every distinct picture; `mode` as for `choose_mode`."""
+    mode = choose_mode(mode, len(rows.shown_in))
+    report.facts["pictures seen"] = {"full": "all, decoded", "header": "headers only", "none": "none"}[mode]
+    if mode == "none":
+        return
+    looks = look_at_all(rows.shown_in, decode=mode == "full", max_pixels=max_pixels, data=report.file)
+    for (path, place), look in zip(rows.shown_in.items(), looks, strict=True):
+        more = rows.uses[path] - 1
+        also = f" (shown in {more:,} more row{'s' * (more > 1)})" if more else ""
+        if look.problem:
+            report.add(Finding(ERROR, str(look.kind), look.problem + also, *place, "image"))
+        for kind, text in look.notes:
+            report.add(Finding(NOTE, kind, f"{Path(path).name!r}: {text}{also}", *place, "image"))
+
+
+def position_of(rows: CheckedRows, wanted: int | None) -> int | None:
+    """The sample to show: that of a row, else the first; None where there is none.
+
+    `UsageError` for a row that is not good or not there.
+    """
+    if wanted is None:
+        return 0 if rows.rows else None
+    position = next((place for place, (number, _) in enumerate(rows.rows) if number == wanted), None)
+    if position is None:
+        raise UsageError(f"--show_row {wanted}: there is no such row without an error; name another one.")
+    return position
+
+
+def marked_text(sample: Sample, template: Template) -> str:
+    """The text that a sample trains on, what is learned between ⟦ and ⟧.
+
+    `UsageError` if the template does not take it.
+    """
+    turns = [
+        (role, text and pictures_to_front(text, template.version) if sample.images else text)
+        for role, text in sample.turns
+    ]
+    rendered = render_for_training(template, turns)
+    edges = [0, *chain.from_iterable(rendered.answer_spans), len(rendered.text)]
+    return "".join(pieces_between(rendered.text, edges))
+
+
+def pieces_between(text: str, edges: list[int]) -> Iterator[str]:
+    """The text with a mark at each inner edge: every second one ends a span."""
+    for number, (start, end) in enumerate(pairwise(edges)):
+        if number:
+            yield SPAN_START if number % 2 else SPAN_END
+        yield text[start:end]
+
+
+def show_text(rows: CheckedRows, report: Report, template: Template, wanted: int | None) -> None:
+    """Put a sample as text into the report, without a tokenizer."""
+    position = position_of(rows, wanted)
+    if position is None:
+        return
+    try:
+        text = marked_text(rows.index[position], template)
+    except UsageError as error:
+        report.add(rows.finding(position, ERROR, "template", str(error)))
+        return
+    title = f"{rows.rows[position][1]} as text, what is learned between {SPAN_START} and {SPAN_END}:"
+    report.samples.append((title, text))
