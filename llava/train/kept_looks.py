@@ -28,10 +28,10 @@ class KeptLooks:
     def __init__(self, data: Path | None, *, decode: bool, max_pixels: int) -> None:
         """`data`: the data file beside which they lie, None to keep nothing."""
         self.data = data
-        settings = digest_of(digest_of_code(*CODE), version("pillow"), decode, max_pixels)
-        self.name = (
-            "" if data is None else f"{data.stem[:LONGEST_STEM]}-{digest_of(data.resolve(), settings)}"
-        )
+        settings = [digest_of_code(*CODE), version("pillow"), decode, max_pixels]
+        self.name = ""
+        if data is not None:
+            self.name = f"{data.stem[:LONGEST_STEM]}-{digest_of(data.resolve(), *settings)}"
         self.known = self._read()
         self.seen: dict[str, list] = {}
 

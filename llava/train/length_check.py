@@ -1,9 +1,10 @@
 """Lengths of samples before a training: which rows a length cuts, and what each of them loses.
 
-Whole turns and the end of a torn answer go, from the end, as in the original; a row is refused rather than cut
-within a picture.
+Whole turns and the end of a torn answer go, from the end, as in the original; a row is refused rather than
+cut within a picture.
 """
 
+import sys
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -29,8 +30,9 @@ COUNTED = 1000
 
 @dataclass(frozen=True)
 class Cut:
-    """What a length leaves of a sample's answers: `whole` ones, tokens of the one that is torn (lost, all), and
-    how many are lost; `targets` are the tokens left to learn.
+    """What a length leaves of a sample's answers.
+
+    `whole` ones, tokens of the one that is `torn` (lost, all), how many are `lost`, and `targets` left to learn.
     """
 
     whole: int
@@ -68,6 +70,7 @@ def encoding_for(model_args: ModelArguments, data_args: DataArguments, *, max_le
     """
     config = config_of(model_args, data_args, cache_dir=None)
     tokenizer = load_tokenizer(find_folder(model_args.model_name_or_path))
+    tokenizer.model_max_length = sys.maxsize  # else it warns of rows that are told about here
     template, start_end = training_template(model_args.version), config.mm_use_im_start_end
     return Encoding(template, tokenizer, config.num_patches, max_length, start_end=start_end)
 

@@ -1,4 +1,4 @@
-"""Every picture of the samples, seen before the first step; what took long to see is kept for the next start."""
+"""Every picture of the samples, seen before the first step; what took long is kept for the next start."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""What is worth knowing about good rows of a conversation file, though it keeps nobody from training on them."""
+"""What is worth knowing about good rows of a conversation file, though one can train on them."""
 
 import re
 from collections.abc import Iterator
