@@ -4,14 +4,19 @@ A picture that passes with `decode` opens in training and answering too: both us
 """
 
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from PIL import Image
 
 from llava.errors import UsageError
+from llava.findings import ERROR, NOTE, Finding, Report
 from llava.images import DAMAGE, MAX_PIXELS, open_image, size_of, to_rgb
+from llava.records import Row
 
 SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -27,6 +32,14 @@ ORIENTATION = 0x0112
 DEPTH_16 = ("I;16", "I", "F")
 WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 
+MODES = ("auto", "full", "header", "none")
+SEEN = {"full": "all, decoded", "header": "headers only", "none": "none"}
+"""What a report says of a mode."""
+FULL_CHECK_LIMIT = 20_000
+MOST_THREADS = 8
+PICTURES_AT_ONCE = 4096
+"""Pictures that wait for a thread; the list of a whole large data set would itself be large."""
+
 one_large_picture = threading.Lock()
 
 
@@ -39,6 +52,46 @@ class Look:
     kind: str | None = None
     problem: str | None = None
     notes: tuple[tuple[str, str], ...] = ()
+
+
+def choose_mode(mode: str, num_pictures: int) -> str:
+    """`full` decodes, `header` reads type and size, `none` does nothing; `auto` decides by their number."""
+    if mode != "auto":
+        return mode
+    return "full" if num_pictures <= FULL_CHECK_LIMIT else "header"
+
+
+def look_at_all(paths: Iterable[str], look: Callable[[str], Look]) -> Iterator[Look]:
+    """What `look` sees of each picture, in order, by several threads."""
+    paths = iter(paths)
+    with ThreadPoolExecutor(MOST_THREADS) as pool:
+        while block := list(islice(paths, PICTURES_AT_ONCE)):
+            yield from pool.map(look, block)
+
+
+@dataclass
+class ShownPictures:
+    """The distinct pictures of a file: the first row of each as (number, place, id), and the rows that show
+    it.
+    """
+
+    first: dict[str, tuple[int, str, object]] = field(default_factory=dict)
+    uses: Counter[str] = field(default_factory=Counter)
+
+    def add(self, path: str, row: Row, sample_id: object) -> None:
+        """A row shows a picture."""
+        self.first.setdefault(path, (row.number, row.place, sample_id))
+        self.uses[path] += 1
+
+    def check(self, look: Callable[[str], Look], report: Report) -> None:
+        """Look at each picture; problems and notes name its first row."""
+        for (path, place), seen in zip(self.first.items(), look_at_all(self.first, look), strict=True):
+            more = self.uses[path] - 1
+            also = f" (shown in {more:,} more row{'s' * (more > 1)})" if more else ""
+            if seen.problem:
+                report.add(Finding(ERROR, str(seen.kind), seen.problem + also, *place, "image"))
+            for kind, text in seen.notes:
+                report.add(Finding(NOTE, kind, f"{Path(path).name!r}: {text}{also}", *place, "image"))
 
 
 def look_at(path: str, *, decode: bool, max_pixels: int = MAX_PIXELS) -> Look:

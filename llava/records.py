@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from llava.errors import UsageError
+from llava.strict_json import DECODER
 
 SHOWN_PROBLEMS = 20
 CHUNK_BYTES = 1 << 16
@@ -27,10 +28,6 @@ PLAIN_NAME = re.compile(r"(?:[\w-][\w .-]*/)*[\w-][\w .-]*", re.ASCII)
 
 class DataError(UsageError):
     """A data file cannot be used; the message lists its problems."""
-
-
-class DuplicateKeyError(ValueError):
-    """A JSON object that has one key twice."""
 
 
 @dataclass(frozen=True)
@@ -150,25 +147,10 @@ def refuse_other_kinds(head: bytes, path: Path) -> None:
         raise DataError(f"{path} is in UTF-16; save it in UTF-8.")
 
 
-def refuse_constant(name: str) -> object:
-    """NaN and Infinity, which Python reads but JSON does not know."""
-    raise ValueError(f"{name} is not JSON; write a number, a string or null")
-
-
-def unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object, each key once."""
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DuplicateKeyError(f"the key {twice!r} stands twice in one object; remove one")
-    return result
-
-
 def parse_json(text: str, first_line: int = 1) -> object:
     """JSON to a value. `ValueError` with line, column and remedy."""
     try:
-        return json.loads(text, parse_constant=refuse_constant, object_pairs_hook=unique_keys)
+        return DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise ValueError(describe_json_error(text, error, first_line)) from None
     except RecursionError:

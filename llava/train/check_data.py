@@ -16,6 +16,7 @@ from llava.conversation import VERSIONS, training_template
 from llava.errors import UsageError, exit_on_usage_error
 from llava.findings import Report
 from llava.images import MAX_PIXELS
+from llava.picture_checks import MODES
 from llava.records import SHOWN_PROBLEMS, PictureFolder
 
 
@@ -29,8 +30,7 @@ def parser() -> CommandParser:
     add("--vision_tower", help="folder or hub id of the vision tower, for a language model without one")
     add("--version", default="v1", help="conversation template")
     add("--model_max_length", type=int, default=2048, help="most tokens of a sample, picture included")
-    modes = ("auto", "full", "header", "none")
-    add("--check_pictures", choices=modes, default="auto", help="decode pictures, or read their headers")
+    add("--check_pictures", choices=MODES, default="auto", help="decode pictures, or read their headers")
     pixels = "most pixels of a picture padded to a square; training takes up to the default"
     add("--max_pixels", type=int, default=MAX_PIXELS, help=pixels)
     add("--show", type=int, default=SHOWN_PROBLEMS, help="findings of each kind that are shown")

@@ -3,7 +3,6 @@
 Rows are read by what training reads them with, so that a file without errors here is one that it takes.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
@@ -12,9 +11,10 @@ from pathlib import Path
 from llava.conversation import Template
 from llava.errors import UsageError
 from llava.findings import ERROR, NOTE, CollectedProblems, Finding, Report, file_finding
+from llava.picture_checks import SEEN, ShownPictures, choose_mode
 from llava.processing import pictures_to_front, render_for_training
 from llava.records import DataError, PictureFolder, Row, image_names
-from llava.train.picture_check import choose_mode, look_at_all
+from llava.train.picture_check import kept_look
 from llava.train.row_notes import RowNotes
 from llava.train.row_stream import stream_rows
 from llava.train.sample_index import IndexWriter, Sample, SampleIndex, index_in_memory
@@ -27,14 +27,12 @@ SPAN_START, SPAN_END = "⟦", "⟧"
 class CheckedRows:
     """The good rows of a file, and where its pictures are shown.
 
-    `rows` are (number, place) of each sample of the index; `shown_in` has the first row that shows a picture,
-    bad rows included: (number, place, id); `uses` counts the rows of each.
+    `rows` are (number, place) of each sample of the index; `shown` has the pictures of bad rows too.
     """
 
     index: SampleIndex
     rows: list[tuple[int, str]]
-    shown_in: dict[str, tuple[int, str, object]]
-    uses: Counter[str]
+    shown: ShownPictures
 
     def finding(self, position: int, level: str, kind: str, message: str) -> Finding:
         """A finding about a sample of the index."""
@@ -50,8 +48,7 @@ class RowChecker:
     pictures: PictureFolder
     report: Report
     rows: list[tuple[int, str]] = field(default_factory=list)
-    shown_in: dict[str, tuple[int, str, object]] = field(default_factory=dict)
-    uses: Counter[str] = field(default_factory=Counter)
+    shown: ShownPictures = field(default_factory=ShownPictures)
     num_rows: int = 0
 
     def read(self) -> CheckedRows:
@@ -60,9 +57,9 @@ class RowChecker:
         self.report.facts |= {
             "rows": self.num_rows,
             "usable rows": len(self.rows),
-            "pictures": len(self.shown_in),
+            "pictures": len(self.shown.first),
         }
-        return CheckedRows(index, self.rows, self.shown_in, self.uses)
+        return CheckedRows(index, self.rows, self.shown)
 
     def _fill(self, writer: IndexWriter) -> dict[str, object]:
         problems, notes = CollectedProblems(self.path), RowNotes()
@@ -98,9 +95,7 @@ class RowChecker:
                 place = (row.number, row.place, row.value.get("id"))  # type: ignore[union-attr]
                 self.report.add(Finding(NOTE, note.kind, note.message, *place, note.field))
         for path in dict.fromkeys(paths):
-            sample_id = row.value.get("id")  # type: ignore[union-attr]
-            self.shown_in.setdefault(path, (row.number, row.place, sample_id))
-            self.uses[path] += 1
+            self.shown.add(path, row, row.value.get("id"))  # type: ignore[union-attr]
 
 
 def named_pictures(row: Row, pictures: PictureFolder) -> list[str]:
@@ -113,18 +108,11 @@ def named_pictures(row: Row, pictures: PictureFolder) -> list[str]:
 
 def check_shown_pictures(rows: CheckedRows, report: Report, *, mode: str, max_pixels: int) -> None:
     """Look at every distinct picture; `mode` as for `choose_mode`."""
-    mode = choose_mode(mode, len(rows.shown_in))
-    report.facts["pictures seen"] = {"full": "all, decoded", "header": "headers only", "none": "none"}[mode]
-    if mode == "none":
-        return
-    looks = look_at_all(rows.shown_in, decode=mode == "full", max_pixels=max_pixels, data=report.file)
-    for (path, place), look in zip(rows.shown_in.items(), looks, strict=True):
-        more = rows.uses[path] - 1
-        also = f" (shown in {more:,} more row{'s' * (more > 1)})" if more else ""
-        if look.problem:
-            report.add(Finding(ERROR, str(look.kind), look.problem + also, *place, "image"))
-        for kind, text in look.notes:
-            report.add(Finding(NOTE, kind, f"{Path(path).name!r}: {text}{also}", *place, "image"))
+    mode = choose_mode(mode, len(rows.shown.first))
+    report.facts["pictures seen"] = SEEN[mode]
+    if mode != "none":
+        with kept_look(report.file, decode=mode == "full", max_pixels=max_pixels) as look:
+            rows.shown.check(look, report)
 
 
 def position_of(rows: CheckedRows, wanted: int | None) -> int | None:

@@ -32,7 +32,8 @@ COUNTED = 1000
 class Cut:
     """What a length leaves of a sample's answers.
 
-    `whole` ones, tokens of the one that is `torn` (lost, all), how many are `lost`, and `targets` left to learn.
+    `whole` ones, tokens of the one that is `torn` (lost, all), how many are `lost`, and the number of
+    `targets` left to learn.
     """
 
     whole: int

@@ -1,6 +1,7 @@
 """Rows of a conversation file one after the other: a file of any size, never all of it in memory.
 
-Equal to `llava.records.read_rows`, its rows and its messages; that one holds the whole file.
+Equal to `llava.records.read_rows`, its rows and its messages; that one holds the whole file, and does not
+know the row where JSON has no line to tell.
 """
 
 import json
@@ -18,17 +19,15 @@ from llava.records import (
     is_json_lines,
     kind_of,
     parse_json,
-    refuse_constant,
     rows_of_lines,
     text_chunks,
-    unique_keys,
 )
+from llava.strict_json import DECODER
 
 BLANKS = re.compile(r"[ \t\n\r]*")
 LONGEST_WORD = 16
 """A number, a literal or an escape that a window cuts ends within so many characters of the window's end."""
 SHOWN_AHEAD = 100
-DECODER = json.JSONDecoder(parse_constant=refuse_constant, object_pairs_hook=unique_keys)
 
 
 def stream_rows(
@@ -163,7 +162,8 @@ def rows_of_array(window: Window, path: Path, wanted: str) -> Iterator[Row]:
     except ValueError as error:
         for _ in window.chunks:  # damage further on, as a NUL byte, explains it better
             pass
-        raise DataError(f"{path} is not JSON: {error}.") from None
+        place = "" if str(error).startswith("line ") else f"row {number + 1}: "
+        raise DataError(f"{path} is not JSON: {place}{error}.") from None
     if number < 0:
         raise DataError(f"{path} holds no rows; a {wanted} was wanted.")
 

@@ -45,6 +45,7 @@ KEPT_FROM_BYTES = 16 << 20
 """Smaller data files are read anew at each start, which takes a second or two; nothing is kept of them."""
 CODE = (
     "records.py",
+    "strict_json.py",
     "train/row_notes.py",
     "train/row_stream.py",
     "train/sample_index.py",

@@ -9,7 +9,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "llava"
 
-COMMON = ("tokenizer", "images", "anyres", "constants", "errors", "records", "findings", "picture_checks")
+COMMON = (
+    *("tokenizer", "images", "anyres", "constants", "errors"),
+    *("records", "strict_json", "findings", "picture_checks"),
+)
 MAY_IMPORT = {
     "model": {"model", "conversation", "chat_template", "processing", "command_line", *COMMON},
     "train": {"train", "model", "conversation", "processing", "command_line", *COMMON},

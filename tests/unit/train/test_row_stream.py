@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -30,7 +31,9 @@ def test_messages_are_those_of_the_whole_file(content: str | bytes, tmp_path: Pa
     wanted = outcome(read_rows, file)
     chunks = CHUNKS if len(content) < 10_000 else CHUNKS[-1:]
     for size in chunks:
-        assert outcome(stream_rows, file, chunk_bytes=size) == wanted
+        found = outcome(stream_rows, file, chunk_bytes=size)
+        assert isinstance(found, str)
+        assert re.sub(r"is not JSON: row \d+: ", "is not JSON: ", found) == wanted
 
 
 def any_value(rng: random.Random, depth: int = 0) -> object:
@@ -67,7 +70,9 @@ def test_rows_are_those_of_the_whole_file(seed: int, tmp_path: Path) -> None:
         wanted = outcome(read_rows, file)
         assert isinstance(wanted, list)
         for size in CHUNKS:
-            assert outcome(stream_rows, file, chunk_bytes=size) == wanted
+            found = outcome(stream_rows, file, chunk_bytes=size)
+        assert isinstance(found, str)
+        assert re.sub(r"is not JSON: row \d+: ", "is not JSON: ", found) == wanted
 
 
 @pytest.mark.parametrize("seed", range(25))
