@@ -196,7 +196,8 @@ def kind_of_problem(field_name: str, what: str) -> str:
         return "answers all empty"
     if "ends with a human turn" in what or "no turn from human" in what:
         return "roles and their order"
-    return next((kind for end, kind in FIELD_KINDS if field_name.endswith(end)), "shape of the row")
+    name = field_name.rstrip("[]0123456789")
+    return next((kind for end, kind in FIELD_KINDS if name.endswith(end)), "shape of the row")
 
 
 def file_finding(error: DataError, file: Path) -> Finding:

@@ -149,16 +149,18 @@ def annotated_ids(path: Path, key: str) -> dict[str, object]:
 
     `DataError` when the file cannot be read, `UsageError` when it has no ids.
     """
+    keys = dict.fromkeys((key, "question_id", "id"))
     text = read_text(path, ANNOTATIONS)
     if is_json_lines(text) or text.lstrip().startswith("["):
         rows = [row.value for row in read_rows(path, ANNOTATIONS)]
     else:
-        value = read_object(path, ANNOTATIONS)
-        lists = [found for name in LISTS if isinstance(found := value.get(name), list)]
+        rows = [read_object(path, ANNOTATIONS)]
+    if len(rows) == 1 and isinstance(rows[0], dict) and not keys.keys() & rows[0].keys():
+        whole = rows[0]
+        lists = [found for name in LISTS if isinstance(found := whole.get(name), list)]
         if not lists:
-            return {name: name for name in value}
+            return {name: name for name in whole}
         rows = lists[0]
-    keys = dict.fromkeys((key, "question_id", "id"))
     found = (next((row[name] for name in keys if name in row), None) for row in rows if isinstance(row, dict))
     ids = {str(value): value for value in found if isinstance(value, str | int)}
     if not ids:

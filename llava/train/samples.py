@@ -114,6 +114,8 @@ class RowReader:
         if len(self.problems.messages) > known or turns is None:
             return None
         self._compare(turns, images, row.value, place)
+        if len(self.problems.messages) > known:
+            return None
         names = image_names(row.value["image"])[0] if images else []
         return Sample(str(sample_id), row.number, tuple(images), tuple(turns)), names
 

@@ -17,11 +17,11 @@ CHUNKS = [2, 3, 64, 1 << 16]
 
 
 def outcome(read: object, path: Path, **options: int) -> list[Row] | str:
-    """The rows, or the message."""
+    """The rows, or the message, without the row that only the stream knows where JSON has no line."""
     try:
         return list(read(path, WANTED, **options))  # type: ignore[operator]
     except DataError as error:
-        return str(error)
+        return re.sub(r"is not JSON: row \d+: ", "is not JSON: ", str(error))
 
 
 @pytest.mark.parametrize("content", [content for content, _ in FILES.values()], ids=FILES)
@@ -31,9 +31,7 @@ def test_messages_are_those_of_the_whole_file(content: str | bytes, tmp_path: Pa
     wanted = outcome(read_rows, file)
     chunks = CHUNKS if len(content) < 10_000 else CHUNKS[-1:]
     for size in chunks:
-        found = outcome(stream_rows, file, chunk_bytes=size)
-        assert isinstance(found, str)
-        assert re.sub(r"is not JSON: row \d+: ", "is not JSON: ", found) == wanted
+        assert outcome(stream_rows, file, chunk_bytes=size) == wanted
 
 
 def any_value(rng: random.Random, depth: int = 0) -> object:
@@ -70,9 +68,7 @@ def test_rows_are_those_of_the_whole_file(seed: int, tmp_path: Path) -> None:
         wanted = outcome(read_rows, file)
         assert isinstance(wanted, list)
         for size in CHUNKS:
-            found = outcome(stream_rows, file, chunk_bytes=size)
-        assert isinstance(found, str)
-        assert re.sub(r"is not JSON: row \d+: ", "is not JSON: ", found) == wanted
+            assert outcome(stream_rows, file, chunk_bytes=size) == wanted
 
 
 @pytest.mark.parametrize("seed", range(25))

@@ -1,0 +1,365 @@
+"""Malformed data files: one message with file, record, field and remedy, from a training and from check_data.
+
+The model that the training names does not exist: what is wrong with the data is told before that.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from llava.conversation import training_template
+from llava.errors import UsageError
+from llava.eval import check_questions
+from llava.train import check_data
+from llava.train.conversations import ConversationDataset, Encoding, check_long_samples
+from llava.train.samples import read_samples
+from llava.train.train import train
+from tests.faults.conftest import REFUSED, SURVIVED, FaultLog
+from tests.parity.golden import DATA, golden_folder, golden_tokenizer
+from tests.unit.eval.test_questions import CASES as QUESTIONS
+from tests.unit.eval.test_questions import GOOD as GOOD_QUESTION
+from tests.unit.train.test_samples import (
+    ANSWER,
+    FILES,
+    QUESTION,
+    ROWS,
+    TEXT_QUESTION,
+    folder,
+    row,
+    turns,
+)
+
+__all__ = ["folder"]
+
+TOLD = "told by the training and by check_data"
+CONTENT_ONLY = {"shape of the row"}
+
+Check = Callable[..., tuple[int, dict, str]]
+
+
+@pytest.fixture
+def check(capsys: pytest.CaptureFixture[str]) -> Check:
+    """Runs a checking command twice: exit code, the report as JSON, and as text."""
+
+    def run(program: object, *flags: str) -> tuple[int, dict, str]:
+        outputs, codes = [], set()
+        for more in (("--json",), ()):
+            with pytest.raises(SystemExit) as ended:
+                program.main([*flags, *more])  # type: ignore[attr-defined]
+            codes.add(ended.value.code)
+            outputs.append(capsys.readouterr().out)
+        (code,) = codes
+        return code, json.loads(outputs[0]), outputs[1]  # type: ignore[return-value]
+
+    return run
+
+
+def flags_of(folder: Path, name: str = "train.json") -> list[str]:
+    """The data flags that a training and check_data share."""
+    return ["--data_path", str(folder / name), "--image_folder", str(folder / "images")]
+
+
+def refusal_of_training(folder: Path, capsys: pytest.CaptureFixture[str], name: str = "train.json") -> str:
+    """What the training command says before it ends with code 2."""
+    model = ["--model_name_or_path", str(folder / "no_model"), "--output_dir", str(folder / "out")]
+    with pytest.raises(SystemExit) as ended:
+        train([*flags_of(folder, name), *model])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "Traceback" not in told
+    assert "no_model" not in told
+    assert not (folder / "out").exists()
+    return told
+
+
+def errors_of(report: dict) -> list[dict]:
+    """The findings that are errors, with their kind."""
+    kinds = [kind for kind in report["kinds"] if kind["level"] == "error"]
+    assert sum(kind["count"] for kind in kinds) == report["errors"]
+    return [finding | {"kind": kind["kind"]} for kind in kinds for finding in kind["findings"]]
+
+
+def notes_of(report: dict) -> set[str]:
+    """The kinds of notes."""
+    return {kind["kind"] for kind in report["kinds"] if kind["level"] == "note"}
+
+
+@pytest.mark.parametrize(("content", "parts"), FILES.values(), ids=FILES)
+def test_a_malformed_file(
+    folder: Path,
+    content: str | bytes,
+    parts: list[str],
+    check: Check,
+    capsys: pytest.CaptureFixture[str],
+    fault_log: FaultLog,
+) -> None:
+    (folder / "train.json").write_bytes(content.encode() if isinstance(content, str) else content)
+    told = refusal_of_training(folder, capsys)
+    code, report, text = check(check_data, *flags_of(folder))
+    assert code == 2
+    assert report["errors"] in (1, 2)
+    for part in ["train.json", *parts]:
+        assert part in told
+        assert part in text
+    fault_log("malformed data file", TOLD, REFUSED)
+
+
+@pytest.mark.parametrize("form", ["array", "lines"])
+@pytest.mark.parametrize(("value", "parts"), ROWS.values(), ids=ROWS)
+def test_a_malformed_row(
+    folder: Path,
+    value: object,
+    parts: list[str],
+    form: str,
+    check: Check,
+    capsys: pytest.CaptureFixture[str],
+    fault_log: FaultLog,
+) -> None:
+    rows, place = [row(), value, row(id="last")], "row 1" if form == "array" else "line 2"
+    text = json.dumps(rows) if form == "array" else "\n".join(map(json.dumps, rows))
+    (folder / "train.json").write_text(text, encoding="utf-8")
+    parts = [part.replace("row 1", place) for part in parts]
+    told = refusal_of_training(folder, capsys)
+    code, report, shown = check(check_data, *flags_of(folder))
+    assert code == 2
+    (error,) = errors_of(report)
+    assert (error["row"], error["place"]) == (1, place)
+    assert report["facts"]["rows"] == 3
+    assert report["facts"]["usable rows"] == 2, "the rows around it are good"
+    if isinstance(value, dict):
+        assert error["field"], "the field is named"
+        assert error["kind"] not in CONTENT_ONLY
+        if isinstance(value.get("id"), str):
+            assert error["id"] == value["id"]
+    for part in ["train.json", place, *parts]:
+        assert part in told
+        assert part in shown
+    fault_log(f"malformed row ({form})", TOLD, REFUSED)
+
+
+def as_lines(*rows: object, end: str = "\n") -> bytes:
+    """JSON lines."""
+    return end.join(map(json.dumps, rows)).encode()
+
+
+MARKED = {"from": "human", "value": "Who wrote </s> here?"}
+TWICE = {"from": "human", "value": "<image> <image> Who?"}
+EMPTY = {"from": "gpt", "value": " "}
+USABLE = {
+    "byte-order mark": (b"\xef\xbb\xbf" + json.dumps([row()]).encode(), set()),
+    "array in one line per row": (json.dumps([row()], indent=0).encode(), set()),
+    "line ends of Windows": (as_lines(row(), row(id=2), end="\r\n"), {"ids of two types"}),
+    "blank lines": (b"\n\n" + as_lines(row(), row(id="b"), end="\n\n \n"), set()),
+    "id missing": (as_lines(row(id=...), row(id=None)), set()),
+    "id repeated": (as_lines(row(), row()), {"id repeated"}),
+    "id as text and number": (as_lines(row(id="7"), row(id=7)), {"id repeated", "ids of two types"}),
+    "first turn from gpt": (as_lines(turns(ANSWER, TEXT_QUESTION, ANSWER)), {"first turn from gpt"}),
+    "one answer empty": (as_lines(turns(TEXT_QUESTION, EMPTY, TEXT_QUESTION, ANSWER)), {"answer empty"}),
+    "a question empty": (as_lines(turns({"from": "human", "value": ""}, ANSWER)), {"question empty"}),
+    "two <image> in a turn": (as_lines(row(conversations=[TWICE, ANSWER])), {"several <image> in a turn"}),
+    "mark of a tokenizer": (as_lines(turns(MARKED, ANSWER)), {"special token in a text"}),
+    "unknown keys": (as_lines(row(source="mine", weight=[1])), set()),
+}
+
+
+@pytest.mark.parametrize(("content", "kinds"), USABLE.values(), ids=USABLE)
+def test_an_odd_file_that_can_be_used(
+    folder: Path, content: bytes, kinds: set[str], check: Check, fault_log: FaultLog
+) -> None:
+    (folder / "train.json").write_bytes(content)
+    code, report, shown = check(check_data, *flags_of(folder))
+    assert code == 0
+    assert notes_of(report) == kinds
+    assert all(f"note: {kind} (1)" in shown for kind in kinds)
+    assert "the file can be used" in shown
+    assert "⟦ Mira</s>⟧" in shown, "the first sample and what is learned of it"
+    samples = read_samples(folder / "train.json", folder / "images")
+    assert len(samples) == report["facts"]["usable rows"]
+    fault_log("odd data file", "read, with a note where something is done about it", SURVIVED)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [("train.jsno", ["does not exist", "did you mean"]), ("images", ["is a folder"])],
+)
+def test_a_path_that_is_no_file(
+    folder: Path,
+    name: str,
+    parts: list[str],
+    check: Check,
+    capsys: pytest.CaptureFixture[str],
+    fault_log: FaultLog,
+) -> None:
+    (folder / "train.json").write_bytes(as_lines(row()))
+    told = refusal_of_training(folder, capsys, name)
+    code, _, shown = check(check_data, *flags_of(folder, name))
+    assert code == 2
+    for part in [name, *parts]:
+        assert part in told
+        assert part in shown
+    fault_log("data path that is no file", TOLD, REFUSED)
+
+
+def test_all_problems_of_all_kinds_at_once(folder: Path, check: Check, fault_log: FaultLog) -> None:
+    """Rows, pictures of good and of bad rows, and lines that are no JSON, in one report."""
+    for name in ("torn.png", "page.png"):
+        (folder / "images" / name).write_bytes(b"<html>")
+    rows = [row(), row(id="t", image="torn.png"), row(image="page.png", id=[3]), row(image="../outside.png")]
+    rows += [row(id=f"m{number}", image=f"absent {number}.png") for number in range(30)]
+    (folder / "train.json").write_bytes(as_lines(*rows) + b"\n{broken}\n" + as_lines(row(), row()))
+    code, report, shown = check(check_data, *flags_of(folder), "--show", "5")
+    assert code == 2
+    counts = {kind["kind"]: kind["count"] for kind in report["kinds"]}
+    assert counts == {
+        "id": 1,
+        "picture outside the folder": 1,
+        "picture missing": 30,
+        "id repeated": 2,
+        "line is not JSON": 1,
+        "picture of another kind": 2,
+    }
+    assert report["errors"] == 35
+    assert report["facts"]["rows"] == 37
+    assert "and 25 more" in shown
+    assert shown.count("is not in") == 5
+    assert "line 3 (id [3]), image: " in shown, "the picture of a row that is refused for its id"
+    fault_log("several kinds at once", "all told in one report", REFUSED, 35)
+
+
+MODEL = golden_folder("llava-v1.5-tiny")
+LONG_QUESTION = {"from": "human", "value": "Why? " * 60}
+LONG_ANSWER = {"from": "gpt", "value": "So. " * 30}
+LENGTHS = {
+    "picture that does not fit": (
+        [turns(TEXT_QUESTION, ANSWER), row(conversations=[LONG_QUESTION, ANSWER, QUESTION, ANSWER])],
+        (2, "picture does not fit", "tokens up to its last picture, 100 are kept; raise --model_max_length"),
+    ),
+    "second answer torn": (
+        [turns(TEXT_QUESTION, ANSWER, TEXT_QUESTION, LONG_ANSWER, TEXT_QUESTION, ANSWER)],
+        (0, "cut by --model_max_length", "of 3 answers 1 stay whole, number 2 loses"),
+    ),
+    "no target left": (
+        [turns(TEXT_QUESTION, ANSWER), turns(LONG_QUESTION, ANSWER)],
+        (0, "no target left", "no token of an answer is left within 100 tokens"),
+    ),
+    "no target left in any row": (
+        [turns(LONG_QUESTION, ANSWER)],
+        (2, "no target left", "no token of an answer is left within 100 tokens"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("rows", "wanted"), LENGTHS.values(), ids=LENGTHS)
+def test_rows_that_are_too_long(
+    folder: Path, rows: list, wanted: tuple, check: Check, fault_log: FaultLog
+) -> None:
+    (folder / "train.json").write_text(json.dumps(rows), encoding="utf-8")
+    flags = ["--model_name_or_path", str(MODEL), "--model_max_length", "100"]
+    code, report, shown = check(check_data, *flags_of(folder), *flags)
+    code_wanted, kind, part = wanted
+    assert code == code_wanted
+    assert [found["kind"] for found in report["kinds"] if found["kind"] != "id repeated"] == [kind]
+    assert part in shown
+    assert report["facts"]["rows cut"] == 1
+    (title,) = report["samples"]
+    assert "decoded, targets between" in title
+    assert "Mira" in report["samples"][title].split("⟦")[1]
+    encoding = Encoding(training_template("v1"), golden_tokenizer("nonlegacy"), 16, 100)
+    dataset = ConversationDataset(read_samples(folder / "train.json", folder / "images"), encoding)
+    if code:
+        with pytest.raises(UsageError):
+            check_long_samples(dataset)
+    else:
+        check_long_samples(dataset)
+    fault_log("row longer than the length", "told with what it loses; as the training decides", REFUSED)
+
+
+def test_a_conversation_under_the_template_of_captions(
+    folder: Path, check: Check, fault_log: FaultLog
+) -> None:
+    """Every row is told, and the training refuses it before its first step, not when it draws the row."""
+    rows = [turns(TEXT_QUESTION, ANSWER), turns(TEXT_QUESTION, ANSWER, TEXT_QUESTION, ANSWER)]
+    (folder / "train.json").write_text(json.dumps(rows), encoding="utf-8")
+    flags = ["--model_name_or_path", str(MODEL), "--version", "plain"]
+    code, report, _ = check(check_data, *flags_of(folder), *flags)
+    assert code == 2
+    (error,) = errors_of(report)
+    assert error["row"] == 1
+    assert "one question and one caption" in error["message"]
+    encoding = Encoding(training_template("plain"), golden_tokenizer("nonlegacy"), 16, 2048)
+    dataset = ConversationDataset(read_samples(folder / "train.json", folder / "images"), encoding)
+    with pytest.raises(UsageError, match=r"row 1 \(id a7\)"):
+        check_long_samples(dataset)
+    fault_log("several turns under the template plain", "told before the first step", REFUSED)
+
+
+def question_flags(folder: Path) -> list[str]:
+    """The flags of check_questions."""
+    return ["--question-file", str(folder / "q.jsonl"), "--image-folder", str(folder / "images")]
+
+
+@pytest.mark.parametrize(("value", "parts"), QUESTIONS.values(), ids=QUESTIONS)
+def test_a_malformed_question(
+    folder: Path, value: object, parts: list[str], check: Check, fault_log: FaultLog
+) -> None:
+    line = value if isinstance(value, bytes) else as_lines(value)
+    (folder / "q.jsonl").write_bytes(as_lines(GOOD_QUESTION) + b"\n" + line)
+    code, report, shown = check(check_questions, *question_flags(folder))
+    assert code == 2
+    (error,) = errors_of(report)
+    assert error["place"].startswith("line 2")
+    if isinstance(value, dict):
+        assert error["kind"] not in CONTENT_ONLY
+        assert error["id"] == value.get("question_id") or not isinstance(value.get("question_id"), str | int)
+    flat = shown.replace("(id ", "(question_id ")
+    for part in parts:
+        assert part in flat
+    fault_log("malformed question", "told by check_questions", REFUSED)
+
+
+def test_ids_of_questions_and_annotations(folder: Path, check: Check, fault_log: FaultLog) -> None:
+    questions = [GOOD_QUESTION | {"question_id": number, "text": f"Who {number}?"} for number in (1, 2, 3, 3)]
+    questions[3] |= {"text": "Who else?"}
+    (folder / "q.jsonl").write_bytes(as_lines(*questions))
+    (folder / "truth.jsonl").write_bytes(
+        as_lines({"question_id": 1}, {"question_id": "2"}, {"question_id": 9})
+    )
+    truth = ["--annotation-file", str(folder / "truth.jsonl")]
+    code, report, shown = check(check_questions, *question_flags(folder), *truth)
+    assert code == 0
+    counts = {kind["kind"]: kind["count"] for kind in report["kinds"]}
+    assert counts == {
+        "id repeated": 1,
+        "id of another type": 1,
+        "id without an annotation": 2,
+        "annotations without a question": 1,
+    }
+    assert "line 2 (id 2), question_id: found a number, the annotation has a text ('2')" in shown
+    fault_log("ids of questions and annotations differ", "noted with both types", SURVIVED, 5)
+
+
+@pytest.mark.parametrize("name", ["truth.json", "by_id.json"])
+def test_annotations_in_other_shapes(folder: Path, name: str, check: Check) -> None:
+    """A list under a key, and an object with ids as keys."""
+    (folder / "q.jsonl").write_bytes(as_lines(GOOD_QUESTION))
+    shapes = {"truth.json": {"data": [{"question_id": "1"}]}, "by_id.json": {"1": {"answer": 0}}}
+    (folder / name).write_text(json.dumps(shapes[name]), encoding="utf-8")
+    code, report, _ = check(check_questions, *question_flags(folder), "--annotation-file", str(folder / name))
+    assert code == 0
+    assert notes_of(report) == {"id of another type"}
+
+
+def test_science_questions_are_checked_by_their_own_reader(folder: Path, check: Check) -> None:
+    (folder / "q.jsonl").write_text(json.dumps([row(), {"id": "b"}]), encoding="utf-8")
+    code, report, _ = check(check_questions, *question_flags(folder), "--format", "science")
+    assert code == 2
+    (error,) = errors_of(report)
+    assert (error["row"], error["id"], error["field"]) == (1, "b", "conversations")
+
+
+def test_a_recorded_file_of_the_original_has_no_error(check: Check) -> None:
+    flags = ["--data_path", str(DATA / "data" / "traj8.json"), "--image_folder", str(DATA)]
+    code, report, _ = check(check_data, *flags)
+    assert (code, report["errors"]) == (0, 0)
