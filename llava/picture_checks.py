@@ -15,7 +15,7 @@ from PIL import Image
 
 from llava.errors import UsageError
 from llava.findings import ERROR, NOTE, Finding, Report
-from llava.images import DAMAGE, MAX_PIXELS, open_image, size_of, to_rgb
+from llava.images import DAMAGE, LARGE_PIXELS, MAX_PIXELS, open_image, size_of, to_rgb
 from llava.records import Row
 
 SUFFIXES = {
@@ -26,8 +26,6 @@ SUFFIXES = {
     "BMP": (".bmp", ".dib"),
     "TIFF": (".tif", ".tiff"),
 }
-LARGE_PIXELS = 20_000_000
-"""Pictures from here on are decoded one at a time, so that threads do not fill the memory together."""
 ORIENTATION = 0x0112
 DEPTH_16 = ("I;16", "I", "F")
 WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
@@ -41,6 +39,7 @@ PICTURES_AT_ONCE = 4096
 """Pictures that wait for a thread; the list of a whole large data set would itself be large."""
 
 one_large_picture = threading.Lock()
+"""Large pictures are decoded one at a time, so that threads do not fill the memory together."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +137,7 @@ def kind_of_error(message: str, path: str) -> str:
     known = {
         "too large": "picture too large",
         "more than": "picture too large",
+        "more memory than": "picture too large",
         "no picture": "picture of another kind",
         "damaged": "picture damaged",
     }
