@@ -116,9 +116,10 @@ class Report:
         for level in (ERROR, NOTE):
             for kind, group in self.of_level(level):
                 lines += ["", f"{level}: {kind} ({group.count:,})"]
-                lines += [f"  {finding}" for finding in group.first[:shown]]
-                if group.count > shown:
-                    lines.append(f"  and {group.count - min(shown, len(group.first)):,} more")
+                first = group.first[:shown]
+                lines += [f"  {finding}" for finding in first]
+                if group.count > len(first):
+                    lines.append(f"  and {group.count - len(first):,} more")
         for title, text in self.samples:
             lines += ["", title, f"  {text}"]
         return "\n".join([*lines, "", self.verdict()])

@@ -28,10 +28,7 @@ class KeptLooks:
     def __init__(self, data: Path | None, *, decode: bool, max_pixels: int) -> None:
         """`data`: the data file beside which they lie, None to keep nothing."""
         self.data = data
-        settings = [digest_of_code(*CODE), version("pillow"), decode, max_pixels]
-        self.name = ""
-        if data is not None:
-            self.name = f"{data.stem[:LONGEST_STEM]}-{digest_of(data.resolve(), *settings)}"
+        self.settings = digest_of(digest_of_code(*CODE), version("pillow"), decode, max_pixels)
         self.known = self._read()
         self.seen: dict[str, list] = {}
 
@@ -39,15 +36,16 @@ class KeptLooks:
         """Where looks may lie, the better place first."""
         if self.data is None:
             return []
-        return [folder / f"{self.name}.pictures.json" for folder in cache_folders(self.data)]
+        name = f"{self.data.stem[:LONGEST_STEM]}-{digest_of(self.data.resolve())}.pictures.json"
+        return [folder / name for folder in cache_folders(self.data)]
 
     def _read(self) -> dict[str, list]:
-        """Path -> [size, times, notes]; nothing where there is no whole file."""
+        """Path -> [size, times, notes]; nothing where there is no whole file of these settings."""
         for file in self._files():
             with contextlib.suppress(OSError, ValueError):
                 found = json.loads(file.read_text(encoding="ascii"))
-                if isinstance(found, dict):
-                    return found
+                if isinstance(found, dict) and found.get("settings") == self.settings:
+                    return found["pictures"]
         return {}
 
     def look(self, look_at: Callable[[str], Look], path: str) -> Look:
@@ -66,7 +64,7 @@ class KeptLooks:
         """Write what was seen, in one step; where that cannot be, say so."""
         for file in self._files():
             try:
-                write_whole(json.dumps(self.seen), file)
+                write_whole(json.dumps({"settings": self.settings, "pictures": self.seen}), file)
                 return
             except OSError as error:
                 logger.warning("What was seen of pictures is not kept in %s: %s.", file.parent, error)
