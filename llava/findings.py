@@ -6,7 +6,7 @@ do not hide the one row that has no answer.
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -110,10 +110,10 @@ class Report:
         """(kind, group) of a level, in the order in which they were first found."""
         return [(kind, group) for (found, kind), group in self.groups.items() if found == level]
 
-    def as_text(self, shown: int = SHOWN_PROBLEMS) -> str:
+    def as_text(self, shown: int = SHOWN_PROBLEMS, *, levels: Sequence[str] = (ERROR, NOTE)) -> str:
         """The report as people read it, with the first `shown` findings of each kind."""
         lines = [str(self.file), *(f"  {name}: {value}" for name, value in self.facts.items())]
-        for level in (ERROR, NOTE):
+        for level in levels:
             for kind, group in self.of_level(level):
                 lines += ["", f"{level}: {kind} ({group.count:,})"]
                 first = group.first[:shown]

@@ -11,14 +11,15 @@ from pathlib import Path
 from llava.conversation import Template
 from llava.errors import UsageError
 from llava.findings import ERROR, NOTE, CollectedProblems, Finding, Report, file_finding
+from llava.images import MAX_PIXELS
 from llava.picture_checks import SEEN, ShownPictures, choose_mode
 from llava.processing import pictures_to_front, render_for_training
 from llava.records import DataError, PictureFolder, Row, image_names
-from llava.train.picture_check import kept_look
+from llava.train.picture_check import check_pictures, kept_look
 from llava.train.row_notes import RowNotes
 from llava.train.row_stream import stream_rows
 from llava.train.sample_index import IndexWriter, Sample, SampleIndex, index_in_memory
-from llava.train.samples import WANTED, RowReader
+from llava.train.samples import WANTED, RowReader, read_samples
 
 SPAN_START, SPAN_END = "⟦", "⟧"
 
@@ -113,6 +114,24 @@ def check_shown_pictures(rows: CheckedRows, report: Report, *, mode: str, max_pi
     if mode != "none":
         with kept_look(report.file, decode=mode == "full", max_pixels=max_pixels) as look:
             rows.shown.check(look, report)
+
+
+def read_checked(data_path: str | Path, image_folder: str | Path | None, *, mode: str) -> SampleIndex:
+    """The samples of a run, rows and pictures checked; `mode` as for `choose_mode`.
+
+    `DataError` with the report of all errors, pictures of the good rows and of the bad ones included.
+    """
+    try:
+        samples = read_samples(data_path, image_folder)
+        check_pictures(samples, mode, data=Path(data_path))
+        return samples
+    except DataError:
+        report = Report(Path(data_path))
+        rows = RowChecker(report.file, PictureFolder(image_folder), report).read()
+        check_shown_pictures(rows, report, mode=mode, max_pixels=MAX_PIXELS)
+        if not report.count(ERROR):  # mended meanwhile, or the file changed while it was read
+            raise
+        raise DataError(report.as_text(levels=(ERROR,))) from None
 
 
 def position_of(rows: CheckedRows, wanted: int | None) -> int | None:

@@ -202,13 +202,16 @@ def test_a_path_that_is_no_file(
     fault_log("data path that is no file", TOLD, REFUSED)
 
 
-def test_all_problems_of_all_kinds_at_once(folder: Path, check: Check, fault_log: FaultLog) -> None:
+def test_all_problems_of_all_kinds_at_once(
+    folder: Path, check: Check, capsys: pytest.CaptureFixture[str], fault_log: FaultLog
+) -> None:
     """Rows, pictures of good and of bad rows, and lines that are no JSON, in one report."""
     for name in ("torn.png", "page.png"):
         (folder / "images" / name).write_bytes(b"<html>")
     rows = [row(), row(id="t", image="torn.png"), row(image="page.png", id=[3]), row(image="../outside.png")]
     rows += [row(id=f"m{number}", image=f"absent {number}.png") for number in range(30)]
     (folder / "train.json").write_bytes(as_lines(*rows) + b"\n{broken}\n" + as_lines(row(), row()))
+    told = refusal_of_training(folder, capsys)
     code, report, shown = check(check_data, *flags_of(folder), "--show", "5")
     assert code == 2
     counts = {kind["kind"]: kind["count"] for kind in report["kinds"]}
@@ -221,6 +224,8 @@ def test_all_problems_of_all_kinds_at_once(folder: Path, check: Check, fault_log
         "picture of another kind": 2,
     }
     assert report["errors"] == 35
+    for kind in report["kinds"]:
+        assert (f"{kind['level']}: {kind['kind']} ({kind['count']})" in told) == (kind["level"] == "error")
     assert report["facts"]["rows"] == 37
     assert "and 25 more" in shown
     assert shown.count("is not in") == 5
