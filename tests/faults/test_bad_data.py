@@ -345,6 +345,15 @@ def test_ids_of_questions_and_annotations(folder: Path, check: Check, fault_log:
     fault_log("ids of questions and annotations differ", "noted with both types", SURVIVED, 5)
 
 
+def test_pictures_of_questions_are_seen_whatever_else_is_wrong(folder: Path, check: Check) -> None:
+    (folder / "images" / "torn.png").write_bytes(b"<html>")
+    (folder / "q.jsonl").write_bytes(as_lines(GOOD_QUESTION, {"question_id": 2, "image": "torn.png"}))
+    code, report, _ = check(check_questions, *question_flags(folder))
+    assert code == 2
+    found = {(error["kind"], error["row"], error["field"]) for error in errors_of(report)}
+    assert found == {("text of a question", 1, "text"), ("picture of another kind", 1, "image")}
+
+
 @pytest.mark.parametrize("name", ["truth.json", "by_id.json"])
 def test_annotations_in_other_shapes(folder: Path, name: str, check: Check) -> None:
     """A list under a key, and an object with ids as keys."""
