@@ -102,7 +102,7 @@ def read_text(path: Path, wanted: str) -> str:
 
 def text_chunks(path: Path, wanted: str, *, size: int = CHUNK_BYTES) -> Iterator[str]:
     """The text of a UTF-8 file in pieces of `size` bytes; `DataError` for anything else than `wanted`."""
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path's method False where the path cannot be looked at
         raise DataError(f"{path} is a folder; name the {wanted} itself.")
     try:
         with path.open("rb") as file:
@@ -275,6 +275,17 @@ def text_problem(value: str) -> str | None:
     return None
 
 
+def folder_problem(folder: Path) -> str:
+    """Why a path is no folder."""
+    try:
+        folder.stat()
+    except FileNotFoundError:
+        return f"does not exist{suggestion(folder)}"
+    except (OSError, ValueError) as error:
+        return f"cannot be read ({error})"
+    return "is a file"
+
+
 class PictureFolder:
     """Finds the pictures that rows name and keeps them inside one folder, links included."""
 
@@ -285,8 +296,8 @@ class PictureFolder:
         """
         self.flag = flag
         self.folder = None if folder in (None, "") else Path(str(folder))
-        if self.folder is not None and not self.folder.is_dir():
-            problem = "is a file" if self.folder.exists() else f"does not exist{suggestion(self.folder)}"
+        if self.folder is not None and not os.path.isdir(self.folder):
+            problem = folder_problem(self.folder)
             raise UsageError(f"{flag} {self.folder} {problem}; name the folder of the pictures.")
         self.root = None if self.folder is None else self.folder.resolve()
         self.find = cache(lambda name: self._find_plain(name) or self._find(name))

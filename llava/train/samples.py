@@ -7,6 +7,7 @@ A row, whose `id` and `image` may be missing:
 """
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -247,7 +248,7 @@ def read_samples(data_path: str | Path, image_folder: str | Path | None) -> Samp
     def fill(writer: IndexWriter) -> dict[str, object]:
         return write_samples(path, pictures, writer)
 
-    if path.is_file() and path.stat().st_size >= KEPT_FROM_BYTES:
+    if os.path.isfile(path) and path.stat().st_size >= KEPT_FROM_BYTES:
         source = Source(path, pictures.root, digest_of_code(*CODE))
         index = cached_index(source, fill, is_current=pictures_are_there(pictures))
     else:

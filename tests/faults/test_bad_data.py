@@ -4,7 +4,9 @@ The model that the training names does not exist: what is wrong with the data is
 """
 
 import json
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,7 @@ from tests.unit.train.test_samples import (
 __all__ = ["folder"]
 
 TOLD = "told by the training and by check_data"
+NOBODY = 65534
 CONTENT_ONLY = {"shape of the row"}
 
 Check = Callable[..., tuple[int, dict, str]]
@@ -231,6 +234,47 @@ def test_all_problems_of_all_kinds_at_once(
     assert shown.count("is not in") == 5
     assert "line 3 (id [3]), image: " in shown, "the picture of a row that is refused for its id"
     fault_log("several kinds at once", "all told in one report", REFUSED, 35)
+
+
+@pytest.fixture
+def another_user() -> Iterator[None]:
+    """The rights of a user who owns nothing."""
+    "".encode("utf-8-sig")  # is loaded, where another user may not read Python's own files
+    os.seteuid(NOBODY)
+    yield
+    os.seteuid(0)
+
+
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    """A folder that others may read, with a file and a folder that they may not."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "closed" / "images").mkdir(parents=True)
+        for file in ("open.json", "secret.json", "closed/train.json"):
+            (folder / file).write_text(json.dumps([row()]), encoding="utf-8")
+        (folder / "secret.json").chmod(0o600)
+        (folder / "closed").chmod(0o700)
+        folder.chmod(0o755)
+        yield folder
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize(
+    ("data", "images"),
+    [
+        ("secret.json", "."),
+        ("closed/train.json", "."),
+        ("open.json", "closed"),
+        ("open.json", "closed/images"),
+    ],
+)
+def test_what_may_not_be_read(
+    data: str, images: str, shared_folder: Path, another_user: None, fault_log: FaultLog
+) -> None:
+    with pytest.raises(UsageError, match=r"cannot be read \(.*Permission denied"):
+        read_samples(shared_folder / data, shared_folder / images)
+    fault_log("file or folder without permission", "told by name", REFUSED)
 
 
 MODEL = golden_folder("llava-v1.5-tiny")

@@ -170,6 +170,7 @@ ROWS = {
     "image nearly there": (row(image="mira.pmg"), ["did you mean 'mira.png'"]),
     "image in other case": (row(image="sub/OTTO.PNG"), ["did you mean 'otto.png'"]),
     "image with a blank": (row(image="mira.png "), ["did you mean 'mira.png'"]),
+    "image with a very long name": (row(image="a" * 300 + ".png"), ["cannot be read", "too long"]),
     "image with a backslash": (row(image="sub\\mira.png"), ["is not in", "did you mean"]),
     "image in a missing folder": (row(image="nowhere/mira.png"), ["'nowhere' does not exist"]),
     "image is a folder": (row(image="sub"), ["no regular file"]),
@@ -218,6 +219,15 @@ def test_a_path_that_is_no_file_is_told(folder: Path, name: str, parts: list[str
         read_samples(folder / name, folder / "images")
     for part in [name, *parts]:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "a\0b"])
+def test_a_path_that_cannot_be_is_told(folder: Path, name: str) -> None:
+    read(folder, [row()])
+    with pytest.raises(DataError, match="cannot be read"):
+        read_samples(folder / name, folder / "images")
+    with pytest.raises(UsageError, match=r"--image_folder .* cannot be read"):
+        read_samples(folder / "train.json", folder / name)
 
 
 def test_a_missing_image_folder_is_told(folder: Path) -> None:
