@@ -27,8 +27,9 @@ from benchmarks.record import RESULTS, as_table, environment, write_result
 from llava.conversation import training_template
 from llava.tokenizer import load_tokenizer
 from llava.train.conversations import ConversationDataset, Encoding, check_long_samples
+from llava.train.picture_check import check_pictures
 from llava.train.sampler import PictureOrder
-from llava.train.samples import check_pictures, read_samples
+from llava.train.samples import read_samples
 
 BASE = Path("playground/mini_world/base")
 ROWS_PER_PICTURE = 1.9

@@ -9,6 +9,11 @@ conversion: there a padded palette gets a border of the wrong colour, and padded
 does all of it; torchvision is not needed.
 """
 
+import codecs
+import os
+import stat
+import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,22 +33,41 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 180_000_000
 """Most pixels of a picture, and of the square that it is padded to."""
+MAX_RATIO = 200
+"""Most times that a side is as long as the other: to crop the middle, the shorter one is enlarged."""
+MAX_DECODED_BYTES = 900_000_000
+"""Most memory that decoding a picture and making it RGB may take."""
+DECODER_BYTES = {"WEBP": 12}
+PROGRESSIVE_BYTES = 6
+"""What decoders hold for each pixel beside the picture."""
+LARGE_PIXELS = 16_000_000
+"""Squares from here on are never held whole: they are padded and made small in bands."""
+BAND_ROWS = 256
 WHOLE = ("pad", "square")
 ASPECT_RATIOS = (*WHOLE, "anyres")
 """A square of the mean colour, the middle of the picture, or tiles (LLaVA-1.6)."""
 PREPROCESSOR_NAMES = ("preprocessor_config.json", "processor_config.json")
 """The file of an image processor, and the one where transformers 5 puts it beside other processors."""
+OWN_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 SIGNATURES = {
-    b"<!DOCTYPE": "an HTML page",
+    b"<!doctype": "an HTML page",
     b"<html": "an HTML page",
     b"<svg": "an SVG drawing",
     b"<?xml": "an XML (SVG?) file",
-    b"%PDF": "a PDF",
-    b"%!PS": "a PostScript file",
-    b"PK\x03\x04": "a zip archive",
-    b"\x00\x00\x00\x18ftyp": "a HEIC or video file",
-    b"\x00\x00\x00\x1cftyp": "a HEIC or video file",
+    b"%pdf": "a PDF",
+    b"%!ps": "a PostScript file",
+    b"\xc5\xd0\xd3\xc6": "a PostScript file",
+    b"pk\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"8bps": "a Photoshop file",
+    b"\x00\x00\x00\x0cjp  ": "a JPEG 2000 file",
 }
+"""First bytes in lower case, without blanks before them, and what begins so."""
+DAMAGE = (
+    *(OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError),
+    *(struct.error, zlib.error),
+)
+"""What Pillow's readers raise on files that are not what they claim to be."""
 
 
 def load_image(path: str | Path) -> Image.Image:
@@ -81,23 +105,48 @@ def open_image(source: str | Path | bytes, name: str) -> Iterator[Image.Image]:
     What goes wrong here or in the body becomes a `UsageError` that calls the picture `name`; only a missing
     file stays a `FileNotFoundError`.
     """
+    if not isinstance(source, bytes):
+        refuse_other_files(source)
     try:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             check_size(name, image.size)
+            check_memory(name, image)
             yield image
     except (UsageError, FileNotFoundError):
         raise
-    except UnidentifiedImageError:
+    except UnidentifiedImageError as error:
+        if first_bytes(source).startswith(OWN_SIGNATURES):
+            raise damaged(source, name, "its header cannot be read") from error
         raise UsageError(
             f"{name} is {describe(source)}, no picture; use one of {', '.join(FORMATS)}."
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UsageError(f"the picture {name} is too large: {error}; make it smaller.") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        size = len(source) if isinstance(source, bytes) else size_of(source)
-        raise UsageError(
-            f"the picture {name} ({size} bytes) is damaged: {error}; replace the file."
-        ) from None
+    except PermissionError as error:
+        raise UsageError(f"the picture {name} cannot be read: {error}; check its permissions.") from None
+    except MemoryError:
+        raise UsageError(f"the picture {name} needs more memory than there is; make it smaller.") from None
+    except DAMAGE as error:
+        raise damaged(source, name, str(error) or type(error).__name__) from None
+
+
+def damaged(source: str | Path | bytes, name: str, found: str) -> UsageError:
+    """The error for a picture that cannot be read to its end."""
+    size = len(source) if isinstance(source, bytes) else size_of(source)
+    return UsageError(f"the picture {name} ({size} bytes) is damaged: {found}; replace the file.")
+
+
+def refuse_other_files(path: str | Path) -> None:
+    """`UsageError` for folders, pipes and devices, which would be waited for or never end; a file that is not
+    there is left to the opening.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not stat.S_ISREG(mode):
+        found = "is a folder" if stat.S_ISDIR(mode) else "is a pipe or device"
+        raise UsageError(f"the picture {path} {found}; name a picture file.")
 
 
 def size_of(path: str | Path) -> int:
@@ -106,7 +155,9 @@ def size_of(path: str | Path) -> int:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A picture as RGB; 16-bit grey is scaled to 8 bits (Pillow alone would cut it off at white)."""
+    """A picture as RGB, itself if it is; 16-bit grey is scaled to 8 bits (Pillow alone would cut it off)."""
+    if image.mode == "RGB":
+        return image
     if image.mode.startswith("I;16"):
         image = image.point(lambda value: value * (1 / 256)).convert("L")
     return image.convert("RGB")
@@ -121,18 +172,46 @@ def check_size(path: str | Path, size: tuple[int, int]) -> None:
             f"{max(width, height)} when padded to a square, "
             f"more than {MAX_PIXELS:,}; make it smaller or crop it."
         )
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise UsageError(
+            f"the picture {path} has {width} x {height} pixels, one side more than {MAX_RATIO} times the "
+            "other; crop it."
+        )
+
+
+def check_memory(path: str | Path, image: Image.Image) -> None:
+    """`UsageError` for a picture that would take too much memory to decode and to make RGB."""
+    plain = {"1": 1, "L": 1, "P": 1, "RGB": 0}.get(image.mode, 4)
+    if image.mode.startswith("I;16"):
+        plain = 5
+    extra = DECODER_BYTES.get(str(image.format), 0)
+    extra += PROGRESSIVE_BYTES if image.info.get("progressive") else 0
+    needed = image.width * image.height * (4 + plain + extra)
+    if needed > MAX_DECODED_BYTES:
+        raise UsageError(
+            f"the picture {path} is too large: {image.width} x {image.height} pixels ({image.format}, "
+            f"{image.mode}) take {needed / 1e6:,.0f} MB to decode, more than {MAX_DECODED_BYTES / 1e6:,.0f}; "
+            "make it smaller."
+        )
 
 
 def describe(source: str | Path | bytes) -> str:
     """What a file that is no picture seems to be, by its first bytes."""
-    if isinstance(source, bytes):
-        start = source[:16]
-    else:
-        with Path(source).open("rb") as file:
-            start = file.read(16)
+    start = first_bytes(source)
     if not start:
         return "an empty file"
+    if start[4:8] == b"ftyp":
+        return "a HEIC, AVIF or video file"
+    start = start.removeprefix(codecs.BOM_UTF8).lstrip().lower()
     return next((kind for mark, kind in SIGNATURES.items() if start.startswith(mark)), "of an unknown kind")
+
+
+def first_bytes(source: str | Path | bytes) -> bytes:
+    """What a file begins with."""
+    if isinstance(source, bytes):
+        return source[:32]
+    with Path(source).open("rb") as file:
+        return file.read(32)
 
 
 def load_image_processor(folder: str | Path) -> Any:
@@ -162,6 +241,32 @@ def expand2square(pil_img: Image.Image, background_color: tuple[int, int, int]) 
     return square
 
 
+def small_square(image: Image.Image, side: int, image_processor: Any) -> Image.Image:
+    """`expand2square` and the processor's resizing to `side`, bit for bit, without the square between them.
+
+    Pillow resizes rows first, each by itself, then columns: so bands of rows may be padded and resized alone.
+    """
+    whole = max(image.size)
+    resample = Image.Resampling(image_processor.resample)
+    left, top = (whole - image.width) // 2, (whole - image.height) // 2
+    rows = Image.new("RGB", (side, whole))
+    for start in range(0, whole, BAND_ROWS):
+        end = min(start + BAND_ROWS, whole)
+        band = Image.new("RGB", (whole, end - start), mean_colour(image_processor))
+        first, last = max(start, top), min(end, top + image.height)
+        if first < last:
+            band.paste(image.crop((0, first - top, image.width, last - top)), (left, first - start))
+        rows.paste(band.resize((side, end - start), resample), (0, start))
+    return rows.resize((side, side), resample)
+
+
+def small_edge(image: Image.Image, edge: int, image_processor: Any) -> Image.Image:
+    """The processor's resizing of the shorter side to `edge`, bit for bit, without its copies as arrays."""
+    longer = int(edge * max(image.size) / min(image.size))
+    size = (edge, longer) if image.width <= image.height else (longer, edge)
+    return image.resize(size, Image.Resampling(image_processor.resample))
+
+
 def mean_colour(image_processor: Any) -> tuple[int, int, int]:
     """The processor's mean as bytes, cut to whole numbers."""
     red, green, blue = (int(channel * 255) for channel in image_processor.image_mean)
@@ -174,18 +279,20 @@ def process_image(image: Image.Image, image_processor: Any, *, image_aspect_rati
     """
     if image_aspect_ratio not in WHOLE:
         raise UsageError(f"image_aspect_ratio is {image_aspect_ratio!r}; known here: {', '.join(WHOLE)}.")
-    if image_aspect_ratio == "pad":
-        image = expand2square(to_rgb(image), mean_colour(image_processor))
     side = image_processor.crop_size["height"]
-    if (
-        image.size == (side, side)
-        and image_processor.size.get("shortest_edge") == side
-        and image.mode == "RGB"
-    ):
+    edge = image_processor.size.get("shortest_edge")
+    is_large = max(image.size) ** 2 >= LARGE_PIXELS and edge and not image_processor.size.get("longest_edge")
+    if is_large and image_aspect_ratio == "pad":
+        image = small_square(to_rgb(image), edge, image_processor)
+    elif is_large:
+        image = small_edge(to_rgb(image), edge, image_processor)
+    elif image_aspect_ratio == "pad":
+        image = expand2square(to_rgb(image), mean_colour(image_processor))
+    if image.size == (side, side) and edge == side and image.mode == "RGB":
         return normalise(image, image_processor)
     # the channels are named: a picture 1 or 3 pixels wide would be taken for channels-first
-    pixels = image_processor(to_rgb(image), return_tensors="pt", input_data_format="channels_last")
-    return pixels["pixel_values"][0]
+    prepare = partial(image_processor, do_resize=False) if is_large else image_processor
+    return prepare(to_rgb(image), return_tensors="pt", input_data_format="channels_last")["pixel_values"][0]
 
 
 def normalise(image: Image.Image, image_processor: Any) -> "Tensor":

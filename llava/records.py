@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from llava.errors import UsageError
+from llava.strict_json import DECODER
 
 SHOWN_PROBLEMS = 20
 CHUNK_BYTES = 1 << 16
@@ -27,10 +28,6 @@ PLAIN_NAME = re.compile(r"(?:[\w-][\w .-]*/)*[\w-][\w .-]*", re.ASCII)
 
 class DataError(UsageError):
     """A data file cannot be used; the message lists its problems."""
-
-
-class DuplicateKeyError(ValueError):
-    """A JSON object that has one key twice."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,7 @@ def read_text(path: Path, wanted: str) -> str:
 
 def text_chunks(path: Path, wanted: str, *, size: int = CHUNK_BYTES) -> Iterator[str]:
     """The text of a UTF-8 file in pieces of `size` bytes; `DataError` for anything else than `wanted`."""
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path's method False where the path cannot be looked at
         raise DataError(f"{path} is a folder; name the {wanted} itself.")
     try:
         with path.open("rb") as file:
@@ -150,25 +147,10 @@ def refuse_other_kinds(head: bytes, path: Path) -> None:
         raise DataError(f"{path} is in UTF-16; save it in UTF-8.")
 
 
-def refuse_constant(name: str) -> object:
-    """NaN and Infinity, which Python reads but JSON does not know."""
-    raise ValueError(f"{name} is not JSON; write a number, a string or null")
-
-
-def unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object, each key once."""
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DuplicateKeyError(f"the key {twice!r} stands twice in one object; remove one")
-    return result
-
-
 def parse_json(text: str, first_line: int = 1) -> object:
     """JSON to a value. `ValueError` with line, column and remedy."""
     try:
-        return json.loads(text, parse_constant=refuse_constant, object_pairs_hook=unique_keys)
+        return DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise ValueError(describe_json_error(text, error, first_line)) from None
     except RecursionError:
@@ -181,8 +163,13 @@ def describe_json_error(text: str, error: json.JSONDecodeError, first_line: int)
     before, rest = text[: error.pos].rstrip(), text[error.pos :].strip()
     if not rest or error.msg.startswith("Unterminated string"):
         return f"{place}: the JSON ends in the middle; the file was cut off, copy or write it again"
-    if before.endswith(",") and rest[0] in "]}":
-        return f"{place}: a comma before the closing {rest[0]}; remove it"
+    comma = re.match(r",\s*([]}])", rest)  # Python 3.13 tells the comma's place, earlier ones the bracket's
+    if comma or (before.endswith(",") and rest[0] in "]}"):
+        return f"{place}: a comma before the closing {comma[1] if comma else rest[0]}; remove it"
+    if rest.startswith(("//", "/*", "#")):
+        return f"{place}: a comment, {shorten(rest.splitlines()[0])}; JSON has none, remove it"
+    if error.msg == "Extra data" and rest[0] == ",":
+        return f"{place}: a comma behind the row; remove it, or put [ and ] around all rows"
     if "'" in (rest[0], before[-1:]):
         return f"{place}: JSON wants double quotes, found {shorten(rest[:20])}"
     found = shorten(rest[:20])
@@ -288,6 +275,17 @@ def text_problem(value: str) -> str | None:
     return None
 
 
+def folder_problem(folder: Path) -> str:
+    """Why a path is no folder."""
+    try:
+        folder.stat()
+    except FileNotFoundError:
+        return f"does not exist{suggestion(folder)}"
+    except (OSError, ValueError) as error:
+        return f"cannot be read ({error})"
+    return "is a file"
+
+
 class PictureFolder:
     """Finds the pictures that rows name and keeps them inside one folder, links included."""
 
@@ -298,8 +296,8 @@ class PictureFolder:
         """
         self.flag = flag
         self.folder = None if folder in (None, "") else Path(str(folder))
-        if self.folder is not None and not self.folder.is_dir():
-            problem = "is a file" if self.folder.exists() else f"does not exist{suggestion(self.folder)}"
+        if self.folder is not None and not os.path.isdir(self.folder):
+            problem = folder_problem(self.folder)
             raise UsageError(f"{flag} {self.folder} {problem}; name the folder of the pictures.")
         self.root = None if self.folder is None else self.folder.resolve()
         self.find = cache(lambda name: self._find_plain(name) or self._find(name))

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from llava.constants import IGNORE_INDEX
-from llava.conversation import Template
+from llava.conversation import SeparatorStyle, Template
 from llava.errors import UsageError
 from llava.processing import Encoded, encode_sample
 from llava.train.index_file import MappedIndex, digest_of, digest_of_code
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 SHOWN_PROBLEMS = 20
 CODE = ("constants.py", "processing.py", "rendering.py", "tokenizer.py", "train/token_store.py")
 """What kept tokens depend on, beside the settings of an encoding."""
+TURNS_OF_A_CAPTION = 2
 TEMPLATE_BYTES, MARKER_BYTES = 100, 40
 """Generous room for what a template adds to its system text, and to each turn, when tokens are bounded by
 bytes.
@@ -154,16 +155,29 @@ def check_long_samples(dataset: ConversationDataset) -> None:
 
 
 def uncertain_samples(dataset: ConversationDataset) -> np.ndarray:
-    """Indices of the samples whose first answer or last picture may lie behind the length, (N,).
+    """Indices of the samples whose first answer or last picture may lie behind the length, (N,)."""
+    index = SampleIndex.of(dataset.samples)
+    return beyond_length(index, dataset.encoding, index.bytes_to_learn(per_turn=MARKER_BYTES))
 
-    A token covers at least one byte, so what is certain needs no tokens: a sample whose turns up to there
-    have few bytes.
+
+def samples_that_may_reach(index: SampleIndex, encoding: Encoding) -> np.ndarray:
+    """Indices of the samples that may be longer than the length, (N,)."""
+    return beyond_length(index, encoding, index.bytes_of_turns(per_turn=MARKER_BYTES))
+
+
+def beyond_length(index: SampleIndex, encoding: Encoding, num_bytes: np.ndarray) -> np.ndarray:
+    """Indices of the samples of which `num_bytes` of text (R,) may be more tokens than the length, (N,).
+
+    And of those that the template cannot hold: encoding them tells why.
+
+    A token covers at least one byte, so what is certain needs no tokens.
     """
-    encoding, index = dataset.encoding, SampleIndex.of(dataset.samples)
     template_bytes = TEMPLATE_BYTES + len(encoding.template.system.encode())
-    most_tokens = template_bytes + index.bytes_to_learn(per_turn=MARKER_BYTES)
-    most_tokens += index.num_pictures * encoding.num_patches
-    return np.flatnonzero(most_tokens > encoding.max_length)
+    most_tokens = template_bytes + num_bytes + index.num_pictures * encoding.num_patches
+    beyond = most_tokens > encoding.max_length
+    if encoding.template.style is SeparatorStyle.PLAIN:
+        beyond |= index.num_turns != TURNS_OF_A_CAPTION
+    return np.flatnonzero(beyond)
 
 
 def listing(entries: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from llava.model.contents import read_config
 from llava.model.locations import find_folder
 from llava.model.vision_tower import read_vision_config
 from llava.tokenizer import load_tokenizer
-from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, parse_arguments
+from llava.train.arguments import DataArguments, ModelArguments, parse_arguments
 from llava.train.collator import PackingCollator
 from llava.train.conversations import ConversationDataset
 from llava.train.memory import table
@@ -26,7 +26,7 @@ def run(argv: list[str]) -> None:
     """Print the table for a training command line."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     model_args, data_args, training_args = parse_arguments(argv)
-    config = config_of(model_args, data_args, training_args)
+    config = config_of(model_args, data_args, cache_dir=training_args.cache_dir)
     samples = read_samples(data_args.data_path, data_args.image_folder)
     folder = find_folder(model_args.model_name_or_path, cache=training_args.cache_dir)
     encoding = encoding_of(load_tokenizer(folder), config, model_args, training_args)
@@ -47,11 +47,9 @@ def run(argv: list[str]) -> None:
     )
 
 
-def config_of(
-    model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments
-) -> LlavaConfig:
+def config_of(model_args: ModelArguments, data_args: DataArguments, *, cache_dir: str | None) -> LlavaConfig:
     """The configuration that training would begin with, as far as memory depends on it."""
-    folder = find_folder(model_args.model_name_or_path, cache=training_args.cache_dir)
+    folder = find_folder(model_args.model_name_or_path, cache=cache_dir)
     if is_llava(folder):
         if is_ours(folder):
             return LlavaConfig.from_dict(read_config(folder))
@@ -60,7 +58,7 @@ def config_of(
         raise UsageError(
             f"{folder} is a language model without a vision tower; name one with --vision_tower."
         )
-    tower = find_folder(model_args.vision_tower, cache=training_args.cache_dir)
+    tower = find_folder(model_args.vision_tower, cache=cache_dir)
     return LlavaConfig(
         text_config=AutoConfig.from_pretrained(str(folder)),
         vision_config=read_vision_config(tower),

@@ -19,13 +19,13 @@ from llava.model.compiled import compile_layers
 from llava.model.config import LlavaConfig
 from llava.processing import load_image, process_image
 from llava.train.arguments import ModelArguments, TrainingArguments, parse_arguments
+from llava.train.checking import read_checked
 from llava.train.collator import PackingCollator
 from llava.train.conversations import ConversationDataset, Encoding, check_long_samples, open_store
 from llava.train.kept_features import kept_features
 from llava.train.length_grouping import length_of, modality_length_of
 from llava.train.sample_index import Sample, SampleIndex
 from llava.train.sampler import EpochSampler, LengthOrder, PictureOrder
-from llava.train.samples import check_pictures, read_samples
 from llava.train.saving import CheckpointWriter
 from llava.train.starting_model import Start, build_for_training, choose_trainable, whole_on_every_rank
 from llava.train.step_memory import checkpointing_for, largest_shape, set_checkpointing
@@ -44,8 +44,7 @@ def run(argv: list[str], *, callbacks: Sequence[TrainerCallback] = ()) -> None:
     )
     set_seed(training_args.seed)
     resume_from = check_output_folder(Path(training_args.output_dir))
-    samples = read_samples(data_args.data_path, data_args.image_folder)
-    check_pictures(samples, data_args.check_pictures)
+    samples = read_checked(data_args.data_path, data_args.image_folder, mode=data_args.check_pictures)
 
     with whole_on_every_rank(training_args):
         start = build_for_training(model_args, data_args, training_args)

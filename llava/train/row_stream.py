@@ -1,6 +1,7 @@
 """Rows of a conversation file one after the other: a file of any size, never all of it in memory.
 
-Equal to `llava.records.read_rows`, its rows and its messages; that one holds the whole file.
+Equal to `llava.records.read_rows`, its rows and its messages; that one holds the whole file, and does not
+know the row where JSON has no line to tell.
 """
 
 import json
@@ -18,24 +19,24 @@ from llava.records import (
     is_json_lines,
     kind_of,
     parse_json,
-    refuse_constant,
     rows_of_lines,
     text_chunks,
-    unique_keys,
 )
+from llava.strict_json import DECODER
 
 BLANKS = re.compile(r"[ \t\n\r]*")
 LONGEST_WORD = 16
 """A number, a literal or an escape that a window cuts ends within so many characters of the window's end."""
 SHOWN_AHEAD = 100
-DECODER = json.JSONDecoder(parse_constant=refuse_constant, object_pairs_hook=unique_keys)
 
 
-def stream_rows(path: Path, wanted: str, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Row]:
+def stream_rows(
+    path: Path, wanted: str, *, chunk_bytes: int = CHUNK_BYTES, broken: list[str] | None = None
+) -> Iterator[Row]:
     """The rows of a JSON array or of JSON lines, in order.
 
     `DataError` when the file is no such thing, also after rows have been given: what was made of them is then
-    to be dropped.
+    to be dropped. What is wrong with single lines of JSON lines goes to `broken` where that is given.
     """
     window = Window(text_chunks(path, wanted, size=chunk_bytes))
     while not window.text.strip() and window.more():
@@ -46,9 +47,10 @@ def stream_rows(path: Path, wanted: str, *, chunk_bytes: int = CHUNK_BYTES) -> I
     while not has_second_line(window.text) and window.more(twice=True):
         pass
     if is_json_lines(window.text):
-        broken: list[str] = []
-        yield from rows_of_lines(window.lines(), broken)
-        Problems(path, broken).raise_any()
+        told: list[str] = [] if broken is None else broken
+        yield from rows_of_lines(window.lines(), told)
+        if broken is None:
+            Problems(path, told).raise_any()
         return
     refuse_other_values(window, path)
 
@@ -160,7 +162,8 @@ def rows_of_array(window: Window, path: Path, wanted: str) -> Iterator[Row]:
     except ValueError as error:
         for _ in window.chunks:  # damage further on, as a NUL byte, explains it better
             pass
-        raise DataError(f"{path} is not JSON: {error}.") from None
+        place = "" if str(error).startswith("line ") else f"row {number + 1}: "
+        raise DataError(f"{path} is not JSON: {place}{error}.") from None
     if number < 0:
         raise DataError(f"{path} holds no rows; a {wanted} was wanted.")
 

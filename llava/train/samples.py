@@ -7,13 +7,12 @@ A row, whose `id` and `image` may be missing:
 """
 
 import logging
+import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.errors import UsageError
 from llava.records import (
     DataError,
     PictureFolder,
@@ -26,10 +25,11 @@ from llava.records import (
     text_problem,
 )
 from llava.train.index_file import Source, cached_index, digest_of_code
+from llava.train.row_notes import RowNotes
 from llava.train.row_stream import stream_rows
 from llava.train.sample_index import ROLES, IndexWriter, Sample, SampleIndex, index_in_memory
 
-__all__ = ["DataError", "Sample", "check_pictures", "read_samples"]
+__all__ = ["DataError", "Sample", "read_samples"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +44,15 @@ OTHER_ROLES = {
 }
 KEPT_FROM_BYTES = 16 << 20
 """Smaller data files are read anew at each start, which takes a second or two; nothing is kept of them."""
-CODE = ("records.py", "train/row_stream.py", "train/sample_index.py", "train/samples.py")
+CODE = (
+    "records.py",
+    "strict_json.py",
+    "train/row_notes.py",
+    "train/row_stream.py",
+    "train/sample_index.py",
+    "train/samples.py",
+)
 """What an index depends on."""
-FULL_CHECK_LIMIT = 20_000
-MOST_THREADS = 8
-PICTURES_AT_ONCE = 4096
-"""Pictures that wait for a thread; the list of a whole large data set would itself be large."""
 PLAIN_IDS = (str, int, type(None))
 
 
@@ -59,7 +62,6 @@ class RowReader:
 
     pictures: PictureFolder
     problems: Problems
-    num_dropped: int = 0
 
     def read(self, row: Row) -> tuple[Sample, list[str]] | None:
         """The sample and what the row calls its pictures, or None when the row has a problem."""
@@ -113,6 +115,8 @@ class RowReader:
         if len(self.problems.messages) > known or turns is None:
             return None
         self._compare(turns, images, row.value, place)
+        if len(self.problems.messages) > known:
+            return None
         names = image_names(row.value["image"])[0] if images else []
         return Sample(str(sample_id), row.number, tuple(images), tuple(turns)), names
 
@@ -134,7 +138,6 @@ class RowReader:
         if len(good) < len(turns):
             return None
         offset = 1 if good[0][0] == "gpt" else 0
-        self.num_dropped += offset
         self._check_order(good[offset:], place, offset)
         return good[offset:]
 
@@ -245,76 +248,34 @@ def read_samples(data_path: str | Path, image_folder: str | Path | None) -> Samp
     def fill(writer: IndexWriter) -> dict[str, object]:
         return write_samples(path, pictures, writer)
 
-    if path.is_file() and path.stat().st_size >= KEPT_FROM_BYTES:
+    if os.path.isfile(path) and path.stat().st_size >= KEPT_FROM_BYTES:
         source = Source(path, pictures.root, digest_of_code(*CODE))
         index = cached_index(source, fill, is_current=pictures_are_there(pictures))
     else:
         index = index_in_memory(fill)
-    if index.facts["num_dropped"]:
-        found = "%s: the first turn of %d rows is from gpt and is dropped."
-        logger.warning(found, path, index.facts["num_dropped"])
+    tell_notes(path, index.facts["notes"])  # type: ignore[arg-type]
     return index
 
 
 def write_samples(path: Path, pictures: PictureFolder, writer: IndexWriter) -> dict[str, object]:
     """Check all rows of a file and write them; raises as `read_samples` does."""
-    reader = RowReader(pictures, Problems(path))
+    reader, notes = RowReader(pictures, Problems(path)), RowNotes()
     for row in stream_rows(path, WANTED):
         found = reader.read(row)
         if found is not None:
             writer.add(*found)
+            notes.count(row, found[0])
     reader.problems.raise_any()
-    return {"num_dropped": reader.num_dropped}
+    return {"notes": notes.counts}
+
+
+def tell_notes(path: str | Path, counts: dict[str, list]) -> None:
+    """Log how often there was something to note, and the place of the first, by kind: [number, place]."""
+    if counts:
+        told = "; ".join(f"{count} x {kind} (first: {place})" for kind, (count, place) in counts.items())
+        logger.warning("%s: %s. `python -m llava.train.check_data` explains them.", path, told)
 
 
 def pictures_are_there(pictures: PictureFolder) -> Callable[[SampleIndex], bool]:
     """Whether all names of an index lead to the pictures that they led to when it was written."""
     return lambda index: all(pictures.find(name) == (path, None) for name, path in index.named_pictures())
-
-
-def check_pictures(samples: Sequence[Sample], mode: str = "auto") -> None:
-    """Open every distinct picture once, in threads; `UsageError` lists the unreadable ones, each with a row.
-
-    `mode`: `full` decodes, `header` reads type and size, `none` does nothing; `auto` decides by their number.
-    """
-    index = SampleIndex.of(samples)
-    rows = index.picture_rows.tolist()
-    if mode == "auto":
-        mode = "full" if len(rows) <= FULL_CHECK_LIMIT else "header"
-    if mode == "none":
-        return
-    problem_of = decoding_problem if mode == "full" else header_problem
-    problems = Problems(Path("pictures"))
-    with ThreadPoolExecutor(MOST_THREADS) as pool:
-        for start in range(0, len(rows), PICTURES_AT_ONCE):
-            numbers = range(start, min(start + PICTURES_AT_ONCE, len(rows)))
-            found = pool.map(problem_of, [index.picture_path(number) for number in numbers])
-            for number, problem in zip(numbers, found, strict=True):
-                if problem:
-                    sample = samples[rows[number]]
-                    problems.add(f"row {sample.row} (id {shorten(sample.sample_id)}), image", problem)
-    problems.raise_any()
-
-
-def decoding_problem(path: str) -> str | None:
-    """Why a picture cannot be used, told by what training itself opens it with."""
-    from llava.images import load_image
-
-    try:
-        load_image(path)
-    except UsageError as error:
-        return str(error)
-    return None
-
-
-def header_problem(path: str) -> str | None:
-    """Why a picture cannot be opened, without decoding it."""
-    from PIL import Image
-
-    from llava.images import FORMATS
-
-    try:
-        with Image.open(path, formats=FORMATS):
-            return None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return f"{path}: {error}; replace the picture or remove the row"

@@ -97,6 +97,7 @@ def test_a_large_picture_is_refused_before_it_is_decoded(
 ) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "large.png")
     monkeypatch.setattr(images, "MAX_PIXELS", 40 * 40 - 1)
+    Image.init()  # some of Pillow's readers load pictures of their own when they are imported
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(UsageError, match=r"40 x 30 pixels"):
         load_image(tmp_path / "large.png")
@@ -122,6 +123,21 @@ def test_padding_has_the_mean_colour_and_keeps_the_whole_picture() -> None:
     assert torch.equal(pixels[:, 0], border[:, 0])
     assert torch.equal(pixels[:, -1], border[:, -1])
     assert not torch.equal(pixels[:, 28], border[:, 28])
+
+
+@pytest.mark.parametrize("size", [(200, 3), (3, 200), (101, 60), (60, 101), (97, 97), (1, 2), (1000, 999)])
+def test_a_large_picture_is_prepared_without_copies(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit what the square as a whole becomes, with bands that end anywhere, and the crop."""
+    image = Image.effect_noise(size, 90).convert("RGB")
+    wanted = {ratio: process_image(image, PROCESSOR, image_aspect_ratio=ratio) for ratio in images.WHOLE}
+    monkeypatch.setattr(images, "LARGE_PIXELS", 1)
+    monkeypatch.setattr(images, "expand2square", lambda *_: pytest.fail("the whole square"))
+    for rows in (1, 7, 64, 5000):
+        monkeypatch.setattr(images, "BAND_ROWS", rows)
+        for ratio in images.WHOLE:
+            assert torch.equal(process_image(image, PROCESSOR, image_aspect_ratio=ratio), wanted[ratio])
 
 
 def test_unknown_aspect_ratios_are_refused() -> None:

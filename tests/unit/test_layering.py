@@ -9,10 +9,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "llava"
 
-COMMON = ("tokenizer", "images", "anyres", "constants", "errors", "records")
+COMMON = (
+    *("tokenizer", "images", "anyres", "constants", "errors"),
+    *("records", "strict_json", "findings", "picture_checks"),
+)
 MAY_IMPORT = {
     "model": {"model", "conversation", "chat_template", "processing", "command_line", *COMMON},
-    "train": {"train", "model", "conversation", "processing", *COMMON},
+    "train": {"train", "model", "conversation", "processing", "command_line", *COMMON},
     "eval": {"eval", "model", "conversation", "processing", "mm_utils", "command_line", *COMMON},
 }
 """Parts of the package and what they may import; the modules beside them may import anything but these

@@ -143,7 +143,7 @@ def test_the_second_start_takes_up_the_index(
     with caplog.at_level(logging.WARNING):
         caplog.clear()
         assert list(index_of(folder)) == first
-    assert "1 rows is from gpt" in caplog.text, "warnings are not lost"
+    assert "1 x first turn from gpt" in caplog.text, "warnings are not lost"
     assert len(builds) == 1
     assert [entry.suffix for entry in sorted((folder / CACHE_NAME).iterdir())] == [".index", ".lock"]
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -16,11 +17,11 @@ CHUNKS = [2, 3, 64, 1 << 16]
 
 
 def outcome(read: object, path: Path, **options: int) -> list[Row] | str:
-    """The rows, or the message."""
+    """The rows, or the message, without the row that only the stream knows where JSON has no line."""
     try:
         return list(read(path, WANTED, **options))  # type: ignore[operator]
     except DataError as error:
-        return str(error)
+        return re.sub(r"is not JSON: row \d+: ", "is not JSON: ", str(error))
 
 
 @pytest.mark.parametrize("content", [content for content, _ in FILES.values()], ids=FILES)

@@ -9,7 +9,8 @@ from PIL import Image
 
 from llava.errors import UsageError
 from llava.records import SHOWN_PROBLEMS
-from llava.train.samples import DataError, Sample, check_pictures, read_samples
+from llava.train.picture_check import check_pictures
+from llava.train.samples import DataError, Sample, read_samples
 
 QUESTION = {"from": "human", "value": "<image>\nWho is this?"}
 TEXT_QUESTION = {"from": "human", "value": "Who is the baker?"}
@@ -60,6 +61,20 @@ FILES = {
     "cut off between rows": (f"[{GOOD},\n", ["line 2", "ends in the middle"]),
     "trailing comma in the array": (f"[{GOOD},\n]", ["line 2, column 1", "comma", "remove it"]),
     "trailing comma in an object": (f"[{GOOD[:-1]},}}]", ["line 1", "comma"]),
+    "comment": (f"[\n// people\n{GOOD}]", ["line 2, column 1", "a comment, '// people'", "remove it"]),
+    "comment behind a comma": (f"[{GOOD}, # the second\n{GOOD}]", ["line 1", "a comment"]),
+    "comment of several lines": (f"[{GOOD},\n/* one\ntwo */ {GOOD}]", ["line 2, column 1", "a comment"]),
+    "comma before a comment": (f"[{GOOD}, // last\n]", ["line 1", "a comment"]),
+    "lines that end with commas": (
+        f"{GOOD},\n{GOOD},\n",
+        ["line 1", "a comma behind the row", "put [ and ]"],
+    ),
+    "number of 5000 digits": (
+        '[{"id": ' + "1" * 5000 + "}]",
+        ["row 0: a number of more than 100 digits", "as a text"],
+    ),
+    "a text file": ("id,image,text\n1,a.png,Who?\n", ["line 1, column 1", "Expecting value"]),
+    "zip archive": (b"PK\x03\x04\x14\x00\x00\x00", ["NUL byte"]),
     "missing comma": (f"[{GOOD}\n{GOOD}]", ["line 2, column 1", "Expecting ','"]),
     "single quotes": ("[{'id': 1}]", ["double quotes"]),
     "line break in a text": ('[{"id": "a\nb"}]', ["line 1", "line break"]),
@@ -68,9 +83,9 @@ FILES = {
     "top level string": ('"rows"', ["top level is a text"]),
     "top level number": ("3", ["top level is a number"]),
     "no rows": ("[]", ["no rows"]),
-    "NaN": ('[{"id": NaN}]', ["NaN is not JSON"]),
+    "NaN": ('[{"id": 1}, {"id": NaN}]', ["row 1: NaN is not JSON"]),
     "Infinity": ('[{"id": -Infinity}]', ["-Infinity is not JSON"]),
-    "key twice": ('[{"id": 1, "id": 2}]', ["'id' stands twice"]),
+    "key twice": ('[{"id": 1, "id": 2}]', ["row 0: the key 'id' stands twice"]),
     "nested too deeply": ("[" * 100_000, ["nested too deeply"]),
     "gzip": (b"\x1f\x8b\x08\x00", ["gzip"]),
     "UTF-16": (f"[{GOOD}]".encode("utf-16"), ["UTF-16", "UTF-8"]),
@@ -155,6 +170,7 @@ ROWS = {
     "image nearly there": (row(image="mira.pmg"), ["did you mean 'mira.png'"]),
     "image in other case": (row(image="sub/OTTO.PNG"), ["did you mean 'otto.png'"]),
     "image with a blank": (row(image="mira.png "), ["did you mean 'mira.png'"]),
+    "image with a very long name": (row(image="a" * 300 + ".png"), ["cannot be read", "too long"]),
     "image with a backslash": (row(image="sub\\mira.png"), ["is not in", "did you mean"]),
     "image in a missing folder": (row(image="nowhere/mira.png"), ["'nowhere' does not exist"]),
     "image is a folder": (row(image="sub"), ["no regular file"]),
@@ -203,6 +219,15 @@ def test_a_path_that_is_no_file_is_told(folder: Path, name: str, parts: list[str
         read_samples(folder / name, folder / "images")
     for part in [name, *parts]:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "a\0b"])
+def test_a_path_that_cannot_be_is_told(folder: Path, name: str) -> None:
+    read(folder, [row()])
+    with pytest.raises(DataError, match="cannot be read"):
+        read_samples(folder / name, folder / "images")
+    with pytest.raises(UsageError, match=r"--image_folder .* cannot be read"):
+        read_samples(folder / "train.json", folder / name)
 
 
 def test_a_missing_image_folder_is_told(folder: Path) -> None:
@@ -254,7 +279,7 @@ def test_several_marks_in_one_turn_are_one_picture(folder: Path) -> None:
 def test_a_first_turn_from_gpt_is_dropped(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     sample = read(folder, [turns(ANSWER, TEXT_QUESTION, ANSWER)])[0]
     assert [role for role, _ in sample.turns] == ["human", "gpt"]
-    assert "1 rows is from gpt" in caplog.text
+    assert "1 x first turn from gpt (first: row 0)" in caplog.text
 
 
 def test_some_empty_turns_are_allowed(folder: Path) -> None:
