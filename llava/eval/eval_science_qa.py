@@ -5,7 +5,6 @@
 """
 
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from llava.eval.metrics.pairing import compare_ids
 from llava.eval.metrics.science_qa import LETTERS, Answer, Problem, score
 from llava.eval.science_files import read_problems, read_split
 from llava.records import DataError
+from llava.terminal import say
 
 
 def letters(text: str) -> tuple[str, ...]:
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ):
         if target:
             write_json(value, Path(target), indent=2)
-    sys.stdout.write(scores.line())
+    say(scores.line())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ From Python, as in the original, it is `eval_model(args)` with any object whose 
 flags: `eval_model(SimpleNamespace(model_path=..., query="...", image_file="a.png"))`.
 """
 
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from llava.errors import UsageError, exit_on_usage_error
 from llava.eval.answering import add_model_flags, check_model_flags, decoding_of, loading_of, template_of
 from llava.eval.picture_bytes import fetch, picture_of
 from llava.records import suggestion
+from llava.terminal import say_answer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,7 +117,7 @@ def eval_model(args: Any) -> str:
     names = image_parser(options)
     check_query(options.query, len(names))
     answer = answer_about(options, load_images(names))
-    sys.stdout.write(f"{answer}\n")
+    say_answer(f"{answer}\n")
     return answer
 
 

@@ -7,7 +7,6 @@ A line holds question_id, a pair of scores as `tuple` or `score`, and maybe a ca
 """
 
 import logging
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from llava.errors import UsageError, exit_on_usage_error
 from llava.eval.metrics.gpt_review import FAILED, Pair, Review, summarise
 from llava.eval.metrics.pairing import repeated_ids, tell
 from llava.records import Problems, Row, field_of, kind_of, read_rows, shorten, suggestion
+from llava.terminal import say
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, path in review_files(options):
         kept = [review for review in read_reviews(path) if review.question_id not in ignored]
         parts.append(summarise(name, readable(path, kept)))
-    sys.stdout.write("".join(parts))
+    say("".join(parts))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """What a training command line would take, without a run; `llava.train.estimate` is the command."""
 
 import logging
-import sys
 
 import torch
 from transformers import AutoConfig
@@ -12,6 +11,7 @@ from llava.model.config import LlavaConfig
 from llava.model.contents import read_config
 from llava.model.locations import find_folder
 from llava.model.vision_tower import read_vision_config
+from llava.terminal import say
 from llava.tokenizer import load_tokenizer
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, parse_arguments
 from llava.train.collator import PackingCollator
@@ -41,7 +41,7 @@ def run(argv: list[str]) -> None:
         for title in (WITHOUT, WITH)
     }
     room = memory_for(training_args.device, loaded=0)
-    sys.stdout.write(
+    say(
         f"{table(columns)}\nLargest of the first batches: {shape}.\n"
         f"{training_args.device} has {room / 1e9:.1f} GB free.\n"
     )

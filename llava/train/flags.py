@@ -5,13 +5,13 @@ A command line is seen as flags with their words; where a flag is given twice, t
 
 import difflib
 import json
-import sys
 from collections.abc import Collection, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 
 from llava.errors import UsageError
+from llava.terminal import say
 from llava.train.own_arguments import GROUPS, own_flag_names
 from llava.train.trainer_flags import TRAINER_FLAGS
 
@@ -131,7 +131,7 @@ def check_flags(argv: Sequence[str]) -> None:
     values that do not work here, a tracker or DeepSpeed that is not installed.
     """
     if any(word in ("-h", "--help") for word in argv):
-        sys.stdout.write(help_text())
+        say(help_text())
         raise SystemExit(0)
     flags = split_flags(argv)
     known = known_flags()

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "llava"
 
-COMMON = ("tokenizer", "images", "anyres", "constants", "errors", "records")
+COMMON = ("tokenizer", "images", "anyres", "constants", "errors", "model_files", "records", "terminal")
 MAY_IMPORT = {
     "model": {"model", "conversation", "chat_template", "processing", "command_line", *COMMON},
     "train": {"train", "model", "conversation", "processing", *COMMON},
