@@ -11,8 +11,8 @@ import unicodedata
 
 KEPT = "\n\t"
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Categories of characters that show nothing by themselves: controls, formats (bidirectional marks, zero widths),
-half surrogates, and line ends that no terminal knows.
+"""Categories of characters that show nothing by themselves: controls, formats (bidirectional marks, zero
+widths), half surrogates, and line ends that no terminal knows.
 """
 JOINERS = "\u200c\u200d"
 """Formats that scripts and emoji need, and that move nothing."""

@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.errors import UsageError
 from llava.images import load_image_processor
 from llava.model.checkpoint import find_base, load_strictly, read_projector, read_weights
 from llava.model.config import LlavaConfig
-from llava.model.contents import Contents, read_config
+from llava.model.contents import CONFIG_NAME, Contents, model_config, own_config, read_config
 from llava.model.hf_layout import is_hf, read_hf
 from llava.model.key_names import OURS
 from llava.model.llava import LlavaForCausalLM
@@ -28,8 +28,10 @@ from llava.model.original import TEXT_TYPES, is_original, read_original
 from llava.model.placement import one_device, share_out
 from llava.model.projector_stage import is_projector_stage, read_our_projector
 from llava.model.quantize import import_bitsandbytes, quantize
+from llava.model.room import refuse_deeper_than_files, refuse_larger_than_files
 from llava.model.vision_tower import load_vision_tower
 from llava.model.weight_files import ADAPTER_CONFIG_NAME
+from llava.model_files import blame
 from llava.tokenizer import add_image_tokens, load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -72,7 +74,7 @@ def read_contents(folder: Path, model_base: str | None = None) -> Contents:
     if is_ours(folder) and is_projector_stage(folder):
         return read_our_projector(folder, model_base)
     if is_ours(folder):
-        return Contents(folder, LlavaConfig.from_dict(config), read_weights(folder), OURS, folder, folder)
+        return Contents(folder, own_config(folder), read_weights(folder), OURS, folder, folder)
     if is_hf(config):
         return read_hf(folder, config)
     if is_original(config):
@@ -96,7 +98,9 @@ def build(
     Each tensor goes from its file to `device` (None = the CPU) by itself: main memory holds the model's
     weights there, and never two copies.
     """
-    model = new_model(contents.config, dtype=dtype, attn_implementation=attn_implementation, empty=True)
+    refuse_deeper_than_files(contents.source, contents.config, contents.weights)
+    with blame(contents.source / CONFIG_NAME):
+        model = new_model(contents.config, dtype=dtype, attn_implementation=attn_implementation, empty=True)
     tied = contents.config.tie_word_embeddings
     load_strictly(
         model, contents.weights, tied=tied, source=contents.source, table=contents.table, device=device
@@ -140,7 +144,7 @@ def load_adapter(
     model = build(base, dtype=dtype, attn_implementation=attn_implementation, device=device)
     wrapped = PeftModel.from_pretrained(model, str(folder))
     merged = wrapped.merge_and_unload()
-    merged.config = LlavaConfig.from_dict(read_config(folder))
+    merged.config = own_config(folder)
     merged.config.text_config, merged.config.vision_config = (
         model.config.text_config,
         model.config.vision_config,
@@ -156,10 +160,13 @@ def assemble(
 
     The new projector's weights come from the global random state, so that a seed decides them.
     """
-    text = AutoModelForCausalLM.from_pretrained(str(language_model), dtype=dtype)
+    text_config = model_config(language_model)
+    refuse_larger_than_files(language_model, AutoModelForCausalLM, text_config)
+    with blame(language_model):
+        text = AutoModelForCausalLM.from_pretrained(str(language_model), config=text_config, dtype=dtype)
     vision = load_vision_tower(vision_tower, dtype=dtype)
     config = LlavaConfig(
-        text_config=AutoConfig.from_pretrained(str(language_model)),
+        text_config=model_config(language_model),
         vision_config=vision.config,
         mm_projector_type=parts.projector_type,
         mm_vision_select_layer=parts.select_layer,

@@ -8,6 +8,7 @@ from transformers import AutoConfig, PretrainedConfig
 
 from llava.anyres import Size, read_pinpoints
 from llava.errors import UsageError
+from llava.model.foreign_config import config_of
 from llava.model.tiles import MERGE_TYPES, Tiling
 
 SELECT_FEATURES = ("patch", "cls_patch")
@@ -135,5 +136,4 @@ def as_config(config: PretrainedConfig | dict | None, default_type: str) -> Pret
     """
     if isinstance(config, PretrainedConfig):
         return config
-    values = dict(config or {})
-    return AutoConfig.for_model(values.pop("model_type", default_type), **values)
+    return config_of(dict(config or {}), default_type)

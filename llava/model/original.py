@@ -8,18 +8,20 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig
+from transformers import AutoConfig, PretrainedConfig
 
 from llava.errors import UsageError
 from llava.images import ASPECT_RATIOS
 from llava.model.checkpoint import read_files, read_weights, rename
 from llava.model.config import LlavaConfig
-from llava.model.contents import Adapter, Contents, read_config, read_json
+from llava.model.contents import CONFIG_NAME, Adapter, Contents, read_config, read_json
+from llava.model.foreign_config import config_of, hides
 from llava.model.key_names import PLAIN_LANGUAGE_MODEL, KeyTable, hf_table, original_table
 from llava.model.locations import find_folder
 from llava.model.stored_tensors import Weights, read_tensors
 from llava.model.vision_tower import load_vision_tower, read_vision_config
 from llava.model.weight_files import ADAPTER_CONFIG_NAME, NON_LORA_NAME, PROJECTOR_NAME, has_weights
+from llava.model_files import blame
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +74,12 @@ def original_config(folder: Path, config: dict, tower_folder: Path) -> LlavaConf
     Raises `UsageError` for an option that is not supported.
     """
     refuse_unsupported(folder, config)
+    with blame(folder / CONFIG_NAME):
+        return checked_original(config, read_vision_config(tower_folder))
+
+
+def checked_original(config: dict, vision: PretrainedConfig) -> LlavaConfig:
+    """The same of values whose options are known."""
     text_type = TEXT_TYPES[config["model_type"]]
     text_names = {*AutoConfig.for_model(text_type).to_dict(), *OLD_TEXT_NAMES} - {*NOT_KEPT}
     text = {key: value for key, value in config.items() if key in text_names}
@@ -79,7 +87,10 @@ def original_config(folder: Path, config: dict, tower_folder: Path) -> LlavaConf
     rest = {
         key: value
         for key, value in config.items()
-        if (key not in text_names or key in special) and key not in NOT_KEPT and value is not None
+        if (key not in text_names or key in special)
+        and key not in NOT_KEPT
+        and value is not None
+        and not hides(LlavaConfig, key)
     }
     defaults = {
         "mm_projector_type": "linear",
@@ -87,8 +98,8 @@ def original_config(folder: Path, config: dict, tower_folder: Path) -> LlavaConf
         "conv_template": CONV_TEMPLATES[text_type],
     }
     return LlavaConfig(
-        text_config=AutoConfig.for_model(text_type, **text),
-        vision_config=read_vision_config(tower_folder),
+        text_config=config_of(text, text_type),
+        vision_config=vision,
         **(defaults | rest),
     )
 

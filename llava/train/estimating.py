@@ -3,12 +3,11 @@
 import logging
 
 import torch
-from transformers import AutoConfig
 
 from llava.errors import UsageError
 from llava.model.builder import is_llava, is_ours, read_contents
 from llava.model.config import LlavaConfig
-from llava.model.contents import read_config
+from llava.model.contents import model_config, own_config
 from llava.model.locations import find_folder
 from llava.model.vision_tower import read_vision_config
 from llava.terminal import say
@@ -54,7 +53,7 @@ def config_of(
     folder = find_folder(model_args.model_name_or_path, cache=training_args.cache_dir)
     if is_llava(folder):
         if is_ours(folder):
-            return LlavaConfig.from_dict(read_config(folder))
+            return own_config(folder)
         return read_contents(folder).config
     if not model_args.vision_tower:
         raise UsageError(
@@ -62,7 +61,7 @@ def config_of(
         )
     tower = find_folder(model_args.vision_tower, cache=training_args.cache_dir)
     return LlavaConfig(
-        text_config=AutoConfig.from_pretrained(str(folder)),
+        text_config=model_config(folder),
         vision_config=read_vision_config(tower),
         mm_projector_type=model_args.mm_projector_type,
         mm_vision_select_layer=model_args.mm_vision_select_layer,

@@ -1,0 +1,49 @@
+"""A configuration may claim any size; its weights must lie in the files before memory is taken for them."""
+
+from pathlib import Path
+from typing import Any
+
+from accelerate import init_empty_weights
+from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig
+
+from llava.errors import UsageError
+from llava.model.checkpoint import read_files
+from llava.model.contents import CONFIG_NAME
+from llava.model.stored_tensors import Weights
+from llava.model_files import blame
+
+
+def refuse_larger_than_files(folder: Path, chosen: Any, config: PretrainedConfig) -> None:
+    """`UsageError` when a model of the class `chosen` has more numbers than the folder's weight files."""
+    weights = read_files(folder)
+    refuse_deeper_than_files(folder, config, weights)
+    with blame(folder / CONFIG_NAME), init_empty_weights(include_buffers=False):
+        is_auto = chosen in (AutoModel, AutoModelForCausalLM)
+        model = chosen.from_config(config) if is_auto else chosen(config)
+    wanted = sum(
+        weight.numel() for weight in unique_weights(model, tied=getattr(config, "tie_word_embeddings", False))
+    )
+    found = sum(form.numel() for form in weights.forms().values())
+    if wanted > found:
+        raise UsageError(
+            f"{folder}: the model that config.json describes has {wanted:,} numbers, but the weight files "
+            f"hold {found:,}; get the files again."
+        )
+
+
+def unique_weights(model: Any, *, tied: bool) -> list[Any]:
+    """Parameters, without a head that is the input embeddings."""
+    head = model.get_output_embeddings() if tied and hasattr(model, "get_output_embeddings") else None
+    left_out = set() if head is None else {id(weight) for weight in head.parameters()}
+    return [weight for weight in model.parameters() if id(weight) not in left_out]
+
+
+def refuse_deeper_than_files(folder: Path, config: PretrainedConfig, weights: Weights) -> None:
+    """`UsageError` for more layers than tensors: a model of them would take long to lay out."""
+    parts = [getattr(config, name, None) for name in config.sub_configs] or [config]
+    layers = sum(getattr(part, "num_hidden_layers", 0) or 0 for part in parts)
+    if layers > len(weights):
+        raise UsageError(
+            f"{folder}: config.json describes {layers} layers, but the weight files hold {len(weights)} "
+            "tensors; get the files again."
+        )
