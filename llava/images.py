@@ -21,6 +21,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from llava.anyres import Size, divide_to_patches, read_pinpoints, resize_and_pad_image, select_best_resolution
 from llava.errors import UsageError
+from llava.model_files import blame
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 180_000_000
 """Most pixels of a picture, and of the square that it is padded to."""
+MAX_SIDE = 1 << 13
+"""Most pixels on a side of what a picture is made into."""
+MAX_RATIO = 1000
+"""How many times longer than wide a picture may be: a strip grows by as much when its short side does."""
 WHOLE = ("pad", "square")
 ASPECT_RATIOS = (*WHOLE, "anyres")
 """A square of the mean colour, the middle of the picture, or tiles (LLaVA-1.6)."""
@@ -121,6 +126,11 @@ def check_size(path: str | Path, size: tuple[int, int]) -> None:
             f"{max(width, height)} when padded to a square, "
             f"more than {MAX_PIXELS:,}; make it smaller or crop it."
         )
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise UsageError(
+            f"the picture {path} has {width} x {height} pixels, one side more than {MAX_RATIO} times the "
+            "other; crop it."
+        )
 
 
 def describe(source: str | Path | bytes) -> str:
@@ -145,10 +155,29 @@ def load_image_processor(folder: str | Path) -> Any:
         raise UsageError(
             f"{folder} has no {PREPROCESSOR_NAMES[0]}, which says how pictures are prepared; copy it there."
         )
-    try:
-        return CLIPImageProcessorPil.from_pretrained(str(folder))
-    except OSError as error:
-        raise UsageError(f"the image processor of {folder} could not be opened: {error}") from None
+    with blame(Path(folder) / PREPROCESSOR_NAMES[0]):
+        image_processor = CLIPImageProcessorPil.from_pretrained(str(folder))
+        check_processor(image_processor)
+        return image_processor
+
+
+def check_processor(image_processor: Any) -> None:
+    """`UsageError` for sizes and colours that no picture can be brought to."""
+    sizes = {"crop_size": ("height", "width"), "size": ("shortest_edge",)}
+    for name, keys in sizes.items():
+        found = getattr(image_processor, name, None) or {}
+        if any(type(found.get(key)) is not int or not 1 <= found[key] <= MAX_SIDE for key in keys):
+            raise UsageError(f"{name} is {found}; {' and '.join(keys)} from 1 to {MAX_SIDE} was wanted.")
+    for name in ("image_mean", "image_std"):
+        found = getattr(image_processor, name, None)
+        is_colour = isinstance(found, list | tuple) and len(found) == 3
+        if not is_colour or not all(type(part) in (int, float) and 0 <= part <= 1 for part in found):
+            raise UsageError(f"{name} is {found}; three numbers from 0 to 1 were wanted.")
+    if not all(image_processor.image_std):
+        raise UsageError(f"image_std is {image_processor.image_std}; numbers above 0 were wanted.")
+    factor = image_processor.rescale_factor
+    if type(factor) not in (int, float) or not 0 < factor <= 1:
+        raise UsageError(f"rescale_factor is {factor}; a number above 0, up to 1 was wanted.")
 
 
 def expand2square(pil_img: Image.Image, background_color: tuple[int, int, int]) -> Image.Image:
@@ -177,6 +206,12 @@ def process_image(image: Image.Image, image_processor: Any, *, image_aspect_rati
     if image_aspect_ratio == "pad":
         image = expand2square(to_rgb(image), mean_colour(image_processor))
     side = image_processor.crop_size["height"]
+    shortest = image_processor.size.get("shortest_edge") or side
+    if shortest**2 * max(image.size) > MAX_PIXELS * min(image.size):
+        raise UsageError(
+            f"a picture of {image.size[0]} x {image.size[1]} pixels would have more than {MAX_PIXELS:,} when "
+            f"its short side is made {shortest}; crop it."
+        )
     if (
         image.size == (side, side)
         and image_processor.size.get("shortest_edge") == side

@@ -14,6 +14,7 @@ from matplotlib.transforms import Bbox
 
 from llava.eval.report_data import METHOD_LABELS, Configuration, Run
 from llava.eval.statistics import Estimate
+from llava.terminal import visible
 
 INK, QUIET, GRID = "#1d2733", "#687385", "#e3e7ec"
 METHOD_COLOURS = {"base": QUIET, "lora": "#0b6e8f", "full": "#c8551b"}
@@ -26,6 +27,7 @@ LABEL_PLACES = [(x, y) for y in (8, -17, 22, -31, 36, -45) for x in (-9, 9)]
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "llava",
+    "text.parse_math": False,  # labels hold names, in which $ is a letter
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": INK,
@@ -40,7 +42,7 @@ def as_svg(figure: Figure) -> str:
     """The figure as an `<svg>` element that scales with the page; the same figure gives the same text."""
     target = io.StringIO()
     FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None, "Creator": None})
-    text = target.getvalue()
+    text = visible(target.getvalue())
     return text[text.index("<svg") :]
 
 

@@ -18,6 +18,7 @@ from llava.eval.statistics import Estimate, over_seeds
 METHODS = ("base", "lora", "full")
 METHOD_LABELS = {"base": "base model", "lora": "LoRA", "full": "full fine-tuning"}
 RECIPES = ("default", "naive", "shuffled")
+NUMBERS = ("learning_rate", "rank", "train_seconds")
 WANTED_KEYS = {
     "name",
     "method",
@@ -171,6 +172,11 @@ def load_run(folder: Path) -> Run:
         raise UsageError(
             f"{folder / 'run.json'}: method is {facts.get('method')!r}; known: {', '.join(METHODS)}."
         )
+    for name in NUMBERS:
+        if not isinstance(facts.get(name), int | float | None):
+            raise UsageError(
+                f"{folder / 'run.json'}: {name} is {facts[name]!r}; a number or null was wanted."
+            )
     scores = read_object(folder / "scores.json", "score the run's answers with llava.eval.score_personal")
     missing = {"summary", "splits", "outcomes", "truth_sha256", "coverage"} - set(scores)
     if missing:

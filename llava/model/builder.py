@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, PreTrain
 from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.errors import UsageError
-from llava.images import load_image_processor
+from llava.images import PREPROCESSOR_NAMES, load_image_processor
 from llava.model.checkpoint import find_base, load_strictly, read_projector, read_weights
 from llava.model.config import LlavaConfig
 from llava.model.contents import CONFIG_NAME, Contents, model_config, own_config, read_config
@@ -25,6 +25,7 @@ from llava.model.llava import LlavaForCausalLM
 from llava.model.locations import find_folder
 from llava.model.lora import merge, wrap
 from llava.model.original import TEXT_TYPES, is_original, read_original
+from llava.model.own_adapter import put_whole, read_own_adapter
 from llava.model.placement import one_device, share_out
 from llava.model.projector_stage import is_projector_stage, read_our_projector
 from llava.model.quantize import import_bitsandbytes, quantize
@@ -139,11 +140,10 @@ def load_adapter(
     device: torch.device | None = None,
 ) -> LlavaForCausalLM:
     """An adapter of our layout, merged into its base."""
-    from peft import PeftModel
-
     model = build(base, dtype=dtype, attn_implementation=attn_implementation, device=device)
-    wrapped = PeftModel.from_pretrained(model, str(folder))
-    merged = wrapped.merge_and_unload()
+    adapter, whole = read_own_adapter(folder)
+    put_whole(model, whole, source=folder)
+    merged = merge(wrap(model, adapter, source=folder))
     merged.config = own_config(folder)
     merged.config.text_config, merged.config.vision_config = (
         model.config.text_config,
@@ -253,7 +253,16 @@ def open_checkpoint(
 
 
 def fit_to_scales(image_processor: Any, config: LlavaConfig) -> Any:
-    """The image processor for the largest size at which a picture is seen (S2)."""
+    """The image processor for the largest size at which a picture is seen (S2).
+
+    `UsageError` when it makes pictures of another size than the vision tower takes.
+    """
+    wanted, found = config.vision_config.image_size, image_processor.crop_size
+    if not config.scales and found != {"height": wanted, "width": wanted}:
+        raise UsageError(
+            f"the image processor makes pictures of {found['width']} x {found['height']} pixels, but the "
+            f"vision tower takes {wanted} x {wanted}; correct crop_size in {PREPROCESSOR_NAMES[0]}."
+        )
     if config.scales:
         side = config.scales[-1]
         image_processor.size = {"shortest_edge": side}

@@ -18,9 +18,16 @@ from llava.model.contents import CONFIG_NAME, Adapter, Contents, read_config, re
 from llava.model.foreign_config import config_of, hides
 from llava.model.key_names import PLAIN_LANGUAGE_MODEL, KeyTable, hf_table, original_table
 from llava.model.locations import find_folder
+from llava.model.lora import WRAPPED
 from llava.model.stored_tensors import Weights, read_tensors
 from llava.model.vision_tower import load_vision_tower, read_vision_config
-from llava.model.weight_files import ADAPTER_CONFIG_NAME, NON_LORA_NAME, PROJECTOR_NAME, has_weights
+from llava.model.weight_files import (
+    ADAPTER_CONFIG_NAME,
+    ADAPTER_FILES,
+    NON_LORA_NAME,
+    PROJECTOR_NAME,
+    has_weights,
+)
 from llava.model_files import blame
 
 logger = logging.getLogger(__name__)
@@ -31,9 +38,6 @@ VISION_TYPE = "clip_vision_model"
 CONV_TEMPLATES = {"llama": "v1", "mistral": "mistral_instruct"}
 NOT_KEPT = ("architectures", "_name_or_path", "transformers_version", "model_type", "torch_dtype", "dtype")
 OLD_TEXT_NAMES = ("rope_theta", "rope_scaling")
-ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
-WRAPPED = "base_model.model."
-"""What PEFT writes before the names of a model's tensors."""
 TOWER = "model.vision_tower."
 
 
@@ -172,8 +176,6 @@ def read_lora(folder: Path, config: dict, model_base: str | None) -> Contents:
     name = model_base or settings.get("base_model_name_or_path")
     if not name:
         raise UsageError(f"{folder} is an adapter that names no base model; name it with --model-base.")
-    if settings.get("peft_type") != "LORA":
-        raise UsageError(f"{folder}: peft_type is {settings.get('peft_type')!r}; only LORA is supported.")
     base = find_folder(name, beside=folder)
     tower_folder = tower_of(folder, config)
     ours = original_config(folder, config, tower_folder)
