@@ -66,6 +66,18 @@ def encode_with_offsets(
     return list(encoding["input_ids"]), offsets
 
 
+def control_ids(tokenizer: PreTrainedTokenizerFast) -> frozenset[int]:
+    """Ids that steer: begin and end of text, and what else was added as a special token (but <unk>)."""
+    added = tokenizer.added_tokens_decoder.items()
+    return frozenset(index for index, token in added if token.special) - {tokenizer.unk_token_id}
+
+
+def encode_as_text(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    """Ids of a text in which the names of control tokens are letters like all others."""
+    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return list(ids)  # type: ignore[arg-type]
+
+
 def decode_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     """The text of new ids without special tokens, byte pieces as SentencePiece decodes them.
 

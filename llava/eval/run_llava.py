@@ -127,7 +127,7 @@ def answer_about(options: Namespace, pictures: Sequence[Image.Image]) -> str:
 
     from llava.conversation import render
     from llava.model.builder import load_pretrained_model
-    from llava.processing import picture_mark, process_images, tokenizer_image_token
+    from llava.processing import encode_rendered, picture_mark, process_images
     from llava.tokenizer import decode_text
 
     loading: Any = loading_of(options)
@@ -137,9 +137,9 @@ def answer_about(options: Namespace, pictures: Sequence[Image.Image]) -> str:
     mark = picture_mark(start_end=model.config.mm_use_im_start_end)
     question = place_pictures(options.query, len(pictures), mark)
     template = template_of(options.conv_mode or model.config.conv_template)
-    prompt = render(template, [("human", question), ("gpt", None)]).text
-    ids: Any = tokenizer_image_token(prompt, tokenizer, return_tensors="pt")
-    ids = ids[None].to(model.device)
+    rendered = render(template, [("human", question), ("gpt", None)])
+    encoded = encode_rendered(rendered, tokenizer, num_patches=1, has_image=True)
+    ids = torch.tensor([encoded.input_ids], device=model.device)
 
     def move(pixels: "Tensor") -> "Tensor":
         return pixels.to(model.device, model.dtype)
