@@ -75,6 +75,10 @@ SOME_VALUES: dict[str, tuple[tuple[str, ...], str]] = {
         ("random", "group_by_length"),
         "the order is random by picture, or by length; use random or group_by_length",
     ),
+    "resume_from_checkpoint": (
+        ("True", ""),
+        "a run goes on by itself, from the newest checkpoint of its own --output_dir and from no other",
+    ),
     "eval_strategy": (
         ("no",),
         "there is no evaluation during training; set it to no and evaluate afterwards",
