@@ -37,12 +37,12 @@ def blame(file: Path) -> Iterator[None]:
     """
     try:
         yield
-    except AssertionError:
+    except (AssertionError, KeyboardInterrupt, SystemExit):
         raise
     except UsageError as error:
         if str(file.parent) in str(error):
             raise
         raise UsageError(f"{file}: {error}") from None
-    except Exception as error:
+    except BaseException as error:  # a panic of the tokenizers' Rust code is no Exception
         first_line = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UsageError(f"{file} cannot be used: {first_line[:300]} ({type(error).__name__}).") from error

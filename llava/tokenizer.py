@@ -154,7 +154,8 @@ def open_fast_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
             read_model_json(folder / name)
     chosen = BoundaryTokenizer if has_first_boundary(folder / TOKENIZER_JSON) else PreTrainedTokenizerFast
     tokenizer = chosen.from_pretrained(str(folder))
-    encode_with_offsets(tokenizer, "USER: a question ASSISTANT: an answer")
+    ids, _ = encode_with_offsets(tokenizer, "USER: a question? ASSISTANT: an answer.\n")
+    decode_text(tokenizer, [*ids, *tokenizer("Who?")["input_ids"]])
     return tokenizer
 
 

@@ -5,6 +5,7 @@ vision tower.
 import logging
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from llava.model.own_adapter import put_whole, read_own_adapter
 from llava.model.placement import one_device, share_out
 from llava.model.projector_stage import is_projector_stage, read_our_projector
 from llava.model.quantize import import_bitsandbytes, quantize
-from llava.model.room import refuse_deeper_than_files, refuse_larger_than_files
+from llava.model.room import check_part, check_room
 from llava.model.vision_tower import load_vision_tower
 from llava.model.weight_files import ADAPTER_CONFIG_NAME
 from llava.model_files import blame
@@ -99,9 +100,12 @@ def build(
     Each tensor goes from its file to `device` (None = the CPU) by itself: main memory holds the model's
     weights there, and never two copies.
     """
-    refuse_deeper_than_files(contents.source, contents.config, contents.weights)
+    make = partial(
+        new_model, contents.config, dtype=dtype, attn_implementation=attn_implementation, empty=True
+    )
+    check_room(contents.source, contents.config, contents.weights, make=make)
     with blame(contents.source / CONFIG_NAME):
-        model = new_model(contents.config, dtype=dtype, attn_implementation=attn_implementation, empty=True)
+        model = make()
     tied = contents.config.tie_word_embeddings
     load_strictly(
         model, contents.weights, tied=tied, source=contents.source, table=contents.table, device=device
@@ -161,7 +165,7 @@ def assemble(
     The new projector's weights come from the global random state, so that a seed decides them.
     """
     text_config = model_config(language_model)
-    refuse_larger_than_files(language_model, AutoModelForCausalLM, text_config)
+    check_part(language_model, AutoModelForCausalLM, text_config)
     with blame(language_model):
         text = AutoModelForCausalLM.from_pretrained(str(language_model), config=text_config, dtype=dtype)
     vision = load_vision_tower(vision_tower, dtype=dtype)
@@ -248,7 +252,8 @@ def open_checkpoint(
         num_rows=model.config.text_config.vocab_size,
     )
     dtypes = {key: form.dtype for key, form in contents.weights.forms().items()}
-    image_processor = fit_to_scales(load_image_processor(picture_folder), model.config)
+    with blame(picture_folder / PREPROCESSOR_NAMES[0]):
+        image_processor = fit_to_scales(load_image_processor(picture_folder), model.config)
     return Opened(model.eval(), tokenizer, image_processor, text_folder, dtypes)
 
 

@@ -21,9 +21,13 @@ LEFT_OUT = frozenset(
         "num_labels",
         "id2label",
         "label2id",
+        "attribute_map",
+        "sub_configs",
     )
 )
-"""Names of remote code, of kernels that transformers would fetch, and of labels, which no LLaVA has."""
+"""Names of remote code, of kernels that transformers would fetch, of labels, which no LLaVA has, and of what
+belongs to transformers' classes.
+"""
 SIZES = {
     r"(num_(hidden_)?|n_|encoder_|decoder_)layers?": 1024,
     r"(hidden|(moe_)?intermediate|embedding|ffn|projection)_(size|dim)": 1 << 20,

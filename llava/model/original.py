@@ -174,7 +174,7 @@ def read_lora(folder: Path, config: dict, model_base: str | None) -> Contents:
     """A base, the tensors that were trained whole, and the adapter; the tokenizer is the base's."""
     settings = read_json(folder, ADAPTER_CONFIG_NAME)
     name = model_base or settings.get("base_model_name_or_path")
-    if not name:
+    if not name or not isinstance(name, str | Path):
         raise UsageError(f"{folder} is an adapter that names no base model; name it with --model-base.")
     base = find_folder(name, beside=folder)
     tower_folder = tower_of(folder, config)

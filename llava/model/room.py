@@ -1,9 +1,11 @@
 """A configuration may claim any size; its weights must lie in the files before memory is taken for them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from accelerate import init_empty_weights
+import torch
+from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig
 
 from llava.errors import UsageError
@@ -13,16 +15,25 @@ from llava.model.stored_tensors import Weights
 from llava.model_files import blame
 
 
-def refuse_larger_than_files(folder: Path, chosen: Any, config: PretrainedConfig) -> None:
-    """`UsageError` when a model of the class `chosen` has more numbers than the folder's weight files."""
-    weights = read_files(folder)
+def check_part(folder: Path, chosen: Any, config: PretrainedConfig) -> None:
+    """`check_room` for a language or vision model of transformers, of the class `chosen`."""
+    is_auto = chosen in (AutoModel, AutoModelForCausalLM)
+    make = chosen.from_config if is_auto else chosen
+    check_room(folder, config, read_files(folder), make=lambda: make(config))
+
+
+def check_room(
+    folder: Path, config: PretrainedConfig, weights: Weights, *, make: Callable[[], nn.Module]
+) -> None:
+    """`UsageError` when the model of a configuration has more layers, or more numbers, than its weight files.
+
+    `make` lays it out; what it makes here takes no memory, buffers included.
+    """
     refuse_deeper_than_files(folder, config, weights)
-    with blame(folder / CONFIG_NAME), init_empty_weights(include_buffers=False):
-        is_auto = chosen in (AutoModel, AutoModelForCausalLM)
-        model = chosen.from_config(config) if is_auto else chosen(config)
-    wanted = sum(
-        weight.numel() for weight in unique_weights(model, tied=getattr(config, "tie_word_embeddings", False))
-    )
+    with blame(folder / CONFIG_NAME), torch.device("meta"):
+        model = make()
+    tied = getattr(config, "tie_word_embeddings", False)
+    wanted = sum(weight.numel() for weight in unique_weights(model, tied=tied))
     found = sum(form.numel() for form in weights.forms().values())
     if wanted > found:
         raise UsageError(
@@ -31,7 +42,7 @@ def refuse_larger_than_files(folder: Path, chosen: Any, config: PretrainedConfig
         )
 
 
-def unique_weights(model: Any, *, tied: bool) -> list[Any]:
+def unique_weights(model: Any, *, tied: bool) -> list[nn.Parameter]:
     """Parameters, without a head that is the input embeddings."""
     head = model.get_output_embeddings() if tied and hasattr(model, "get_output_embeddings") else None
     left_out = set() if head is None else {id(weight) for weight in head.parameters()}

@@ -13,7 +13,7 @@ from transformers.models.clip import CLIPVisionModel
 
 from llava.errors import UsageError
 from llava.model.contents import model_config
-from llava.model.room import refuse_larger_than_files
+from llava.model.room import check_part
 from llava.model_files import blame
 
 
@@ -86,7 +86,7 @@ def load_vision_tower(folder: Path, *, dtype: torch.dtype | str) -> nn.Module:
     chosen: Any = CLIPVisionModel if is_clip else AutoModel
     if is_clip:
         config = read_vision_config(folder)
-    refuse_larger_than_files(folder, chosen, config)
+    check_part(folder, chosen, config)
     with blame(folder):
         model, report = chosen.from_pretrained(
             str(folder), config=config, dtype=dtype, output_loading_info=True

@@ -191,7 +191,8 @@ def test_tensors_that_are_none(write: Callable[[Path], None], tmp_path: Path, fa
 
 FLAGS = (
     "--model_name_or_path", str(BASE), "--per_device_train_batch_size", "2", "--max_steps", "1",
-    "--save_steps", "1", "--save_strategy", "steps", "--lora_enable", "True", "--lora_r", "2", "--check_pictures", "none",
+    "--save_steps", "1", "--save_strategy", "steps", "--lora_enable", "True", "--lora_r", "2",
+    "--check_pictures", "none",
 )  # fmt: skip
 
 
