@@ -14,12 +14,17 @@ HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Categories of characters that show nothing by themselves: controls, formats (bidirectional marks, zero
 widths), half surrogates, and line ends that no terminal knows.
 """
+MOST_MARKS = 8
+"""Accents on one letter; more of them are painted over the lines above and below."""
 JOINERS = "\u200c\u200d"
 """Formats that scripts and emoji need, and that move nothing."""
 
 
 def visible(text: str) -> str:
-    """The text with every character that shows nothing as its escape; line feeds and tabs stay."""
+    """The text with every character that shows nothing, and every accent too many, as its escape.
+
+    Line feeds and tabs stay.
+    """
     if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
         return text
     return "".join(
