@@ -27,15 +27,16 @@ def visible(text: str) -> str:
     """
     if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
         return text
-    return "".join(
-        ascii(letter)[1:-1] if letter not in KEPT + JOINERS and is_hidden(letter) else letter
-        for letter in text
-    )
+    shown, marks = [], 0
+    for letter in text:
+        marks = marks + 1 if unicodedata.combining(letter) else 0
+        shown.append(ascii(letter)[1:-1] if marks > MOST_MARKS or is_hidden(letter) else letter)
+    return "".join(shown)
 
 
 def is_hidden(letter: str) -> bool:
     """Whether a character steers instead of showing."""
-    return unicodedata.category(letter) in HIDDEN
+    return letter not in KEPT + JOINERS and unicodedata.category(letter) in HIDDEN
 
 
 def say(text: str) -> None:

@@ -45,9 +45,10 @@ def test_what_is_hidden_becomes_visible(fault_log: FaultLog) -> None:
     fault_log("control characters and turned directions", "shown as escapes", SURVIVED, len(STEERING))
 
 
-@pytest.mark.parametrize(
-    "text", ["plain", "ä ß 漢字 العربية עברית हिन्दी ไทย", "a\nb\tc", "👨‍👩‍👧 ❤️", "می‌خواهم", "é"]
-)
+ORDINARY = ("plain", "ä ß 漢字 العربية עברית हिन्दी ไทย", "a\nb\tc", "👨‍👩‍👧 ❤️", "می‌خواهم", "é")
+
+
+@pytest.mark.parametrize("text", ORDINARY)
 def test_ordinary_text_stays_as_it_is(text: str) -> None:
     assert terminal.visible(text) == text
 
@@ -108,14 +109,11 @@ def test_a_question_file_cannot_forge_lines(
     told = capsys.readouterr().err
     assert "2 problems" in told
     assert not steers(told)
+    flags = ["--truth", str(file), "--answers", str(file), "--out", str(tmp_path / "out.json")]
     with pytest.raises(SystemExit):
-        score_personal.main(
-            ["--truth", str(file), "--answers", str(file), "--out", str(tmp_path / "out.json")]
-        )
+        score_personal.main(flags)
     assert not steers(capsys.readouterr().err)
-    fault_log(
-        "a question file whose name, ids and pictures steer a terminal", "shown as escapes", SURVIVED, 2
-    )
+    fault_log("a question file whose name, ids and pictures steer a terminal", "as escapes", SURVIVED, 2)
 
 
 ANSWER = "import sys\nfrom llava.terminal import say_answer\nsay_answer(sys.argv[1] + '\\n')\n"
@@ -132,9 +130,7 @@ def test_an_answer_is_exact_in_a_pipe_and_visible_on_a_terminal(fault_log: Fault
     shown = os.read(main, 4096).decode("utf-8").replace("\r\n", "\n")
     os.close(main)
     assert shown == terminal.visible(text) + "\n"
-    fault_log(
-        "an answer that steers a terminal, by run_llava", "exact in a file, escapes on a terminal", SURVIVED
-    )
+    fault_log("an answer that steers a terminal", "exact in a file, escapes on a terminal", SURVIVED)
 
 
 def test_a_terminal_without_unicode_gets_escapes() -> None:
@@ -144,16 +140,7 @@ def test_a_terminal_without_unicode_gets_escapes() -> None:
     assert done.stdout == done.stderr == b"\\xe9\\u6f22\n"
 
 
-FORMULAS = (
-    "=1+1",
-    "+1",
-    "-1",
-    "@SUM(A1)",
-    "=cmd|' /C calc'!A0",
-    '=HYPERLINK("http://evil.invalid")',
-    "\t=1",
-    "\r=1",
-)
+FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "=cmd|' /C calc'!A0", '=HYPERLINK("http://evil.invalid")', "\t=1")
 
 
 def test_sheets_hold_texts_and_no_formulas(tmp_path: Path, fault_log: FaultLog) -> None:
@@ -164,7 +151,5 @@ def test_sheets_hold_texts_and_no_formulas(tmp_path: Path, fault_log: FaultLog) 
     assert [cell.value for cell in cells[:3]] == list(FORMULAS[:3])
     assert {cell.data_type for cell in cells if cell.value is not None} <= {"s", "inlineStr"}
     sources = [file.read_text(encoding="utf-8") for file in (ROOT / "llava").rglob("*.py")]
-    assert not any("csv.writer" in text or "DictWriter" in text for text in sources), (
-        "then escape formulas there"
-    )
+    assert not any("csv.writer" in text or "DictWriter" in text for text in sources), "escape formulas there"
     fault_log("a formula as a prediction in an Excel file", "stays a text", REFUSED, len(FORMULAS))
