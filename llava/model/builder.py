@@ -167,7 +167,12 @@ def assemble(
     text_config = model_config(language_model)
     check_part(language_model, AutoModelForCausalLM, text_config)
     with blame(language_model):
-        text = AutoModelForCausalLM.from_pretrained(str(language_model), config=text_config, dtype=dtype)
+        text, report = AutoModelForCausalLM.from_pretrained(
+            str(language_model), config=text_config, dtype=dtype, output_loading_info=True
+        )
+    if report["missing_keys"]:
+        names = ", ".join(sorted(report["missing_keys"])[:5])
+        raise UsageError(f"the language model {language_model} lacks weights: {names}; get the files again.")
     vision = load_vision_tower(vision_tower, dtype=dtype)
     config = LlavaConfig(
         text_config=model_config(language_model),
