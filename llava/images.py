@@ -163,18 +163,19 @@ def load_image_processor(folder: str | Path) -> Any:
 
 def check_processor(image_processor: Any) -> None:
     """`UsageError` for sizes and colours that no picture can be brought to."""
-    sizes = {"crop_size": ("height", "width"), "size": ("shortest_edge",)}
-    for name, keys in sizes.items():
+    sides = ("height", "width")
+    for name in ("crop_size", "size"):
         found = getattr(image_processor, name, None) or {}
+        keys = ("shortest_edge",) if name == "size" and "height" not in found else sides
         if any(type(found.get(key)) is not int or not 1 <= found[key] <= MAX_SIDE for key in keys):
             raise UsageError(f"{name} is {found}; {' and '.join(keys)} from 1 to {MAX_SIDE} was wanted.")
     for name in ("image_mean", "image_std"):
-        found = getattr(image_processor, name, None)
+        found: Any = getattr(image_processor, name, None)
         is_colour = isinstance(found, list | tuple) and len(found) == 3
         if not is_colour or not all(type(part) in (int, float) and 0 <= part <= 1 for part in found):
             raise UsageError(f"{name} is {found}; three numbers from 0 to 1 were wanted.")
-    if not all(image_processor.image_std):
-        raise UsageError(f"image_std is {image_processor.image_std}; numbers above 0 were wanted.")
+        if name == "image_std" and not all(found):
+            raise UsageError(f"image_std is {found}; numbers above 0 were wanted.")
     factor = image_processor.rescale_factor
     if type(factor) not in (int, float) or not 0 < factor <= 1:
         raise UsageError(f"rescale_factor is {factor}; a number above 0, up to 1 was wanted.")

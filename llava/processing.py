@@ -223,7 +223,7 @@ class ControlTokens:
 
         `around_picture`: whether a picture stands before and behind it, whose start and end tokens are ours.
         """
-        controls = control_ids(self.tokenizer)
+        controls = control_ids(self.tokenizer) if self.said else frozenset()
         for token, (start, end) in zip(*encode_with_offsets(self.tokenizer, piece), strict=True):
             is_ours = (around_picture[0] and piece[:end] == DEFAULT_IM_END_TOKEN) or (
                 around_picture[1] and piece[start:] == DEFAULT_IM_START_TOKEN

@@ -69,7 +69,9 @@ def encode_with_offsets(
 def control_ids(tokenizer: PreTrainedTokenizerFast) -> frozenset[int]:
     """Ids that steer: begin and end of text, and what else was added as a special token (but <unk>)."""
     added = tokenizer.added_tokens_decoder.items()
-    return frozenset(index for index, token in added if token.special) - {tokenizer.unk_token_id}
+    return frozenset(
+        index for index, token in added if token.special and token.content != tokenizer.unk_token
+    )
 
 
 def encode_as_text(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:

@@ -167,7 +167,8 @@ def assemble(
     text_config = model_config(language_model)
     check_part(language_model, AutoModelForCausalLM, text_config)
     with blame(language_model):
-        text, report = AutoModelForCausalLM.from_pretrained(
+        chosen: Any = AutoModelForCausalLM
+        text, report = chosen.from_pretrained(
             str(language_model), config=text_config, dtype=dtype, output_loading_info=True
         )
     if report["missing_keys"]:

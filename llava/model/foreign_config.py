@@ -5,7 +5,7 @@ object is made of them.
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from transformers import AutoConfig, PretrainedConfig
 
@@ -100,7 +100,7 @@ def check_size(name: str, value: object, most: int) -> None:
             raise UsageError(f"{name} is {shown(value)}; a whole number from 1 to {most:,} was wanted.")
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether it is a finite number."""
     return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
 
@@ -150,7 +150,7 @@ def check_model(config: PretrainedConfig) -> None:
             )
 
 
-def is_whole(value: object) -> bool:
+def is_whole(value: object) -> TypeGuard[int]:
     """Whether it is one whole number."""
     return type(value) is int
 

@@ -28,7 +28,7 @@ def check_part(folder: Path, chosen: Any, config: PretrainedConfig) -> None:
 def check_room(
     folder: Path, config: PretrainedConfig, weights: Weights, *, make: Callable[[], nn.Module]
 ) -> None:
-    """`UsageError` when the model of a configuration has more layers, or far more numbers, than its weight files.
+    """`UsageError` when the model of a configuration has more layers, or far more numbers, than its files.
 
     `make` lays it out; what it makes here takes no memory, buffers included.
     """
