@@ -219,7 +219,7 @@ def test_broken_json(
 ) -> None:
     """Whether a file is needed or not, it never ends in a traceback; what is needed is refused."""
     places = [(ours, ours)]
-    if name in ("config.json", "preprocessor_config.json"):
+    if name == "config.json":
         places += [(originals / FULL, originals / FULL), (originals / TOWER, originals / FULL)]
     for folder, opened in places:
         was_there = (folder / name).is_file()
