@@ -17,18 +17,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Size = tuple[int, int]
+MAX_PINPOINTS = 4096
+"""Sizes in a list, or letters of its text."""
 
 
 def read_pinpoints(pinpoints: str | Sequence[Sequence[int]] | None) -> list[Size]:
     """Pinpoints as a config holds them, a list or its text, as sizes. `UsageError` for anything else."""
     try:
+        if len(pinpoints or "") > MAX_PINPOINTS:
+            raise ValueError("too long")
         found = ast.literal_eval(pinpoints) if isinstance(pinpoints, str) else pinpoints
         sizes = [(int(width), int(height)) for width, height in found or []]
-    except (ValueError, TypeError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError):
         sizes = []
     if not sizes:
         raise UsageError(
-            f"image_grid_pinpoints is {pinpoints!r}; anyres needs sizes, such as [[336, 672], [672, 336]]."
+            f"image_grid_pinpoints is {str(pinpoints)[:200]}; anyres needs sizes, such as [[336, 672], "
+            "[672, 336]]."
         )
     return sizes
 

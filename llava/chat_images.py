@@ -6,7 +6,7 @@ from io import BytesIO
 from PIL import Image
 
 from llava.errors import UsageError
-from llava.images import expand2square, to_rgb
+from llava.images import expand2square, open_image, to_rgb
 
 CLIP_MEAN = (122, 116, 104)
 """CLIP's mean colour as bytes, cut to whole numbers."""
@@ -47,5 +47,11 @@ def as_base64(image: Image.Image, image_format: str) -> str:
 
 
 def load_image_from_base64(image: str | bytes) -> Image.Image:
-    """A picture from base64 text."""
-    return Image.open(BytesIO(base64.b64decode(image)))
+    """A picture from base64 text, decoded; `UsageError` when it is none or too large."""
+    try:
+        content = base64.b64decode(image)
+    except ValueError as error:
+        raise UsageError(f"a picture in base64 text was wanted, but it is none: {error}.") from None
+    with open_image(content, "the picture in base64 text") as picture:
+        picture.load()
+        return picture

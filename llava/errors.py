@@ -3,9 +3,10 @@ traceback.
 """
 
 import functools
-import sys
 from collections.abc import Callable
 from typing import TypeVar
+
+from llava.terminal import guard_logs, note
 
 Result = TypeVar("Result")
 
@@ -20,14 +21,17 @@ class UsageError(ValueError):
 
 
 def exit_on_usage_error(main: Callable[..., Result]) -> Callable[..., Result]:
-    """Wrap a command's main function: a `UsageError` becomes one message on stderr and exit code 2."""
+    """Wrap a command's main function: a `UsageError` becomes one message on stderr and exit code 2; what
+    it and logs show is made visible (see `llava.terminal`).
+    """
 
     @functools.wraps(main)
     def wrapper(*args: object, **kwargs: object) -> Result:
+        guard_logs()
         try:
             return main(*args, **kwargs)
         except UsageError as error:
-            sys.stderr.write(f"error: {error}\n")
+            note(f"error: {error}\n")
             raise SystemExit(2) from None
 
     return wrapper

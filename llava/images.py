@@ -26,6 +26,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from llava.anyres import Size, divide_to_patches, read_pinpoints, resize_and_pad_image, select_best_resolution
 from llava.errors import UsageError
+from llava.model_files import blame
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 180_000_000
 """Most pixels of a picture, and of the square that it is padded to."""
+MAX_SIDE = 1 << 13
+"""Most pixels on a side of what a picture is made into."""
 MAX_RATIO = 200
 """Most times that a side is as long as the other: to crop the middle, the shorter one is enlarged."""
 MAX_DECODED_BYTES = 900_000_000
@@ -224,10 +227,30 @@ def load_image_processor(folder: str | Path) -> Any:
         raise UsageError(
             f"{folder} has no {PREPROCESSOR_NAMES[0]}, which says how pictures are prepared; copy it there."
         )
-    try:
-        return CLIPImageProcessorPil.from_pretrained(str(folder))
-    except OSError as error:
-        raise UsageError(f"the image processor of {folder} could not be opened: {error}") from None
+    with blame(Path(folder) / PREPROCESSOR_NAMES[0]):
+        image_processor = CLIPImageProcessorPil.from_pretrained(str(folder))
+        check_processor(image_processor)
+        return image_processor
+
+
+def check_processor(image_processor: Any) -> None:
+    """`UsageError` for sizes and colours that no picture can be brought to."""
+    sides = ("height", "width")
+    for name in ("crop_size", "size"):
+        found = getattr(image_processor, name, None) or {}
+        keys = ("shortest_edge",) if name == "size" and "height" not in found else sides
+        if any(type(found.get(key)) is not int or not 1 <= found[key] <= MAX_SIDE for key in keys):
+            raise UsageError(f"{name} is {found}; {' and '.join(keys)} from 1 to {MAX_SIDE} was wanted.")
+    for name in ("image_mean", "image_std"):
+        found: Any = getattr(image_processor, name, None)
+        is_colour = isinstance(found, list | tuple) and len(found) == 3
+        if not is_colour or not all(type(part) in (int, float) and 0 <= part <= 1 for part in found):
+            raise UsageError(f"{name} is {found}; three numbers from 0 to 1 were wanted.")
+        if name == "image_std" and not all(found):
+            raise UsageError(f"image_std is {found}; numbers above 0 were wanted.")
+    factor = image_processor.rescale_factor
+    if type(factor) not in (int, float) or not 0 < factor <= 1:
+        raise UsageError(f"rescale_factor is {factor}; a number above 0, up to 1 was wanted.")
 
 
 def expand2square(pil_img: Image.Image, background_color: tuple[int, int, int]) -> Image.Image:
@@ -281,6 +304,12 @@ def process_image(image: Image.Image, image_processor: Any, *, image_aspect_rati
         raise UsageError(f"image_aspect_ratio is {image_aspect_ratio!r}; known here: {', '.join(WHOLE)}.")
     side = image_processor.crop_size["height"]
     edge = image_processor.size.get("shortest_edge")
+    shortest = edge or side
+    if image_aspect_ratio != "pad" and shortest**2 * max(image.size) > MAX_PIXELS * min(image.size):
+        raise UsageError(
+            f"a picture of {image.size[0]} x {image.size[1]} pixels would have more than {MAX_PIXELS:,} when "
+            f"its short side is made {shortest}; crop it."
+        )
     is_large = max(image.size) ** 2 >= LARGE_PIXELS and edge and not image_processor.size.get("longest_edge")
     if is_large and image_aspect_ratio == "pad":
         image = small_square(to_rgb(image), edge, image_processor)

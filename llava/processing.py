@@ -7,7 +7,7 @@ runs.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,7 @@ from llava.rendering import (
     render_caption,
     render_old_layout,
 )
-from llava.tokenizer import encode_with_offsets, starts_with_bos
+from llava.tokenizer import control_ids, encode_as_text, encode_with_offsets, starts_with_bos
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -109,6 +109,9 @@ def encode_sample(
         cut off.
         has_image: False takes <image> for ordinary text, as in a row without a picture.
         start_end: pictures stand between <im_start> and <im_end> (`mm_use_im_start_end`).
+
+    `</s>` and other control tokens within a text of one's own data are those tokens, as in the original;
+    which tokens are targets does not depend on them.
     """
     if has_image:
         turns = [
@@ -116,7 +119,9 @@ def encode_sample(
             for role, text in turns
         ]
     rendered = render_for_training(template, turns)
-    encoded = encode_rendered(rendered, tokenizer, num_patches=num_patches, has_image=has_image)
+    encoded = encode_rendered(
+        rendered, tokenizer, num_patches=num_patches, has_image=has_image, controls_in_text=True
+    )
     return encoded if max_length is None else cut(encoded, max_length)
 
 
@@ -157,7 +162,8 @@ def encode_question(
 ) -> Encoded:
     """Ids of a question with an open answer, its picture before it; nothing is a target.
 
-    `start_end` puts tokens around the picture (the configuration's mm_use_im_start_end).
+    `start_end` puts tokens around the picture (the configuration's mm_use_im_start_end). What looks like a
+    control token (`</s>`) in the question is text: a question cannot end itself and begin another turn.
     """
     question = f"{picture_mark(start_end=start_end)}\n{text}" if has_image else text
     rendered = render(template, [("human", question), ("gpt", None)])
@@ -170,9 +176,13 @@ def encode_rendered(
     *,
     num_patches: int | Sequence[int],
     has_image: bool,
+    controls_in_text: bool = False,
 ) -> Encoded:
     """Tokenise each piece between pictures once; a token is a target when it begins within an answer's
     span. `num_patches` is one number for all pictures, or one for each.
+
+    Control tokens come from the template only: `</s>` and the like in what the two sides wrote is text,
+    unless `controls_in_text` takes it as the original does.
     """
     pieces = rendered.text.split(DEFAULT_IMAGE_TOKEN) if has_image else [rendered.text]
     counts = [num_patches] * (len(pieces) - 1) if isinstance(num_patches, int) else list(num_patches)
@@ -182,19 +192,52 @@ def encode_rendered(
     ids = [tokenizer.bos_token_id] if starts_with_bos(tokenizer) else []
     labels = [IGNORE_INDEX] * len(ids)
     place, prefix_length = 0, 0
+    strangers = ControlTokens(tokenizer, () if controls_in_text else rendered.said)
     for number, piece in enumerate(pieces):
         if number:
             ids += [IMAGE_TOKEN_INDEX] * counts[number - 1]
             labels += [IGNORE_INDEX] * counts[number - 1]
             prefix_length = len(ids)
             place += len(DEFAULT_IMAGE_TOKEN)
-        for token, (start, _) in zip(*encode_with_offsets(tokenizer, piece), strict=True):
+        around = (number > 0, number < len(pieces) - 1)
+        for token, start in strangers.as_text(piece, place, around_picture=around):
             span = bisect_right(starts, place + start) - 1
             learned = span >= 0 and place + start < rendered.answer_spans[span][1]
             ids.append(token)
             labels.append(token if learned else IGNORE_INDEX)
         place += len(piece)
     return Encoded(ids, labels, prefix_length, len(pieces) - 1)
+
+
+@dataclass(frozen=True)
+class ControlTokens:
+    """Turns the names of control tokens within `said` spans back into text."""
+
+    tokenizer: "PreTrainedTokenizerFast"
+    said: Sequence[tuple[int, int]]
+
+    def as_text(
+        self, piece: str, place: int, *, around_picture: tuple[bool, bool]
+    ) -> Iterator[tuple[int, int]]:
+        """(id, start) of a piece's tokens; the piece begins at `place` of the rendered text.
+
+        `around_picture`: whether a picture stands before and behind it, whose start and end tokens are ours.
+        """
+        controls = control_ids(self.tokenizer) if self.said else frozenset()
+        for token, (start, end) in zip(*encode_with_offsets(self.tokenizer, piece), strict=True):
+            is_ours = (around_picture[0] and piece[:end] == DEFAULT_IM_END_TOKEN) or (
+                around_picture[1] and piece[start:] == DEFAULT_IM_START_TOKEN
+            )
+            if token not in controls or is_ours or not self.is_said(place + start):
+                yield token, start
+                continue
+            for part in encode_as_text(self.tokenizer, piece[start:end]):
+                yield part, start
+
+    def is_said(self, place: int) -> bool:
+        """Whether one of the two sides wrote the letter there."""
+        span = bisect_right(self.said, place, key=lambda one: one[0]) - 1
+        return span >= 0 and place < self.said[span][1]
 
 
 def cut(encoded: Encoded, max_length: int) -> Encoded:

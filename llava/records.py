@@ -372,7 +372,7 @@ def name_problem(name: str) -> str | None:
         return f"{name!a} holds {text_problem(name)}"
     if re.match(r"(?i)(https?|ftp|file|data|s3|gs):", name):
         return f"{shorten(name)} is a URL; nothing is downloaded, put the picture into the folder and name it"
-    if name.startswith("/") or re.match(r"[A-Za-z]:[\\/]", name):
+    if re.match(r"[/\\]|[A-Za-z]:", name):
         return f"{shorten(name)} is an absolute path; name the file relative to the image folder"
     return None
 

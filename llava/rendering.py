@@ -1,7 +1,7 @@
 """How a conversation becomes text: one renderer per style, with the spans of the answers; needs no torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
@@ -44,11 +44,12 @@ class Template:
 @dataclass(frozen=True)
 class Rendered:
     """A conversation as text, and the (start, end) spans that carry the loss: each answer with what ends
-    it.
+    it. `said` are the spans of what the two sides wrote; everything else is the template's.
     """
 
     text: str
     answer_spans: tuple[tuple[int, int], ...]
+    said: tuple[tuple[int, int], ...] = field(default=(), compare=False)
 
 
 class Writer:
@@ -57,13 +58,23 @@ class Writer:
     def __init__(self, text: str = "") -> None:
         self.text = text
         self.spans: list[tuple[int, int]] = []
+        self.said: list[tuple[int, int]] = []
 
-    def add(self, text: str, *, answer: bool = False) -> None:
-        """Add text at the end; an answer's span is kept."""
-        start = len(self.text)
+    def add(self, text: str) -> None:
+        """Add the template's own text at the end."""
         self.text += text
+
+    def say(self, before: str, text: str, after: str, *, answer: bool) -> None:
+        """Add what one side wrote between two texts of the template; an answer's span holds all three."""
+        start = len(self.text)
+        self.text += before + text + after
+        self.said.append((start + len(before), len(self.text) - len(after)))
         if answer:
             self.spans.append((start, len(self.text)))
+
+    def rendered(self) -> Rendered:
+        """The text and its spans."""
+        return Rendered(self.text, tuple(self.spans), tuple(self.said))
 
 
 def check_order(turns: Sequence[Turn]) -> None:
@@ -86,8 +97,7 @@ def render_named(template: Template, turns: Sequence[Turn]) -> Rendered:
     """The same with the names of the sides as they are to be written, (name, text); every second is an
     answer.
     """
-    writer = RENDERERS[template.style](template, turns)
-    return Rendered(writer.text, tuple(writer.spans))
+    return RENDERERS[template.style](template, turns).rendered()
 
 
 def render_single(template: Template, turns: Sequence[Turn]) -> Writer:
@@ -101,7 +111,7 @@ def render_two(template: Template, turns: Sequence[Turn]) -> Writer:
     for number, (name, text) in enumerate(turns):
         writer.add(f"{name}:")
         if text is not None:
-            writer.add(f" {text}{template.ends[number % 2]}", answer=number % 2 == 1)
+            writer.say(" ", text, template.ends[number % 2], answer=number % 2 == 1)
     return writer
 
 
@@ -111,7 +121,7 @@ def render_mpt(template: Template, turns: Sequence[Turn]) -> Writer:
     for number, (name, text) in enumerate(turns):
         writer.add(name)
         if text is not None:
-            writer.add(text + template.sep, answer=number % 2 == 1)
+            writer.say("", text, template.sep, answer=number % 2 == 1)
     return writer
 
 
@@ -122,7 +132,7 @@ def render_plain(template: Template, turns: Sequence[Turn]) -> Writer:
     writer = Writer(template.system)
     for number, (_, text) in enumerate(turns):
         if text is not None:
-            writer.add(text + template.ends[number % 2], answer=number % 2 == 1)
+            writer.say("", text, template.ends[number % 2], answer=number % 2 == 1)
     return writer
 
 
@@ -136,15 +146,16 @@ def render_old_layout(template: Template, turns: Sequence[Turn]) -> Rendered:
     writer = Writer(f"{template.system}\n\n{template.sep}")
     for number, (_, text) in enumerate(turns):
         writer.add(f" {template.roles[number % 2]}:")
-        writer.add(f" {text or ''}\n{template.sep}", answer=number % 2 == 1)
+        writer.say(" ", text or "", f"\n{template.sep}", answer=number % 2 == 1)
     writer.add(" ")
-    return Rendered(writer.text, tuple(writer.spans))
+    return writer.rendered()
 
 
 def render_caption(template: Template, caption: str) -> Rendered:
     """What the projector stage trains on: `<image>`, and the caption directly behind it."""
-    text = DEFAULT_IMAGE_TOKEN + caption + template.sep
-    return Rendered(text, ((len(DEFAULT_IMAGE_TOKEN), len(text)),))
+    writer = Writer(DEFAULT_IMAGE_TOKEN)
+    writer.say("", caption, template.sep, answer=True)
+    return writer.rendered()
 
 
 def render_llama_2(template: Template, turns: Sequence[Turn]) -> Writer:
@@ -159,10 +170,11 @@ def render_llama_2(template: Template, turns: Sequence[Turn]) -> Writer:
         if text is None:
             continue
         if number % 2:
-            writer.add(f" {text} {template.ends[1]}", answer=True)
+            writer.say(" ", text, f" {template.ends[1]}", answer=True)
             continue
         system = f"<<SYS>>\n{template.system}\n<</SYS>>\n\n" if number == 0 and template.system else ""
-        writer.add((template.sep if number else "") + f"[INST] {system}{text} [/INST]")
+        writer.add((template.sep if number else "") + f"[INST] {system}")
+        writer.say("", text, " [/INST]", answer=False)
     return writer
 
 

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.errors import UsageError
+from llava.model_files import blame, read_model_json
 
 BOUNDARY = "▁"
 TOKENIZER_JSON = "tokenizer.json"
@@ -63,6 +64,20 @@ def encode_with_offsets(
     if isinstance(tokenizer, BoundaryTokenizer) and keep_blank(text) != text:
         offsets = [(max(start - 1, 0), max(end - 1, 0)) for start, end in offsets]
     return list(encoding["input_ids"]), offsets
+
+
+def control_ids(tokenizer: PreTrainedTokenizerFast) -> frozenset[int]:
+    """Ids that steer: begin and end of text, and what else was added as a special token (but <unk>)."""
+    added = tokenizer.added_tokens_decoder.items()
+    return frozenset(
+        index for index, token in added if token.special and token.content != tokenizer.unk_token
+    )
+
+
+def encode_as_text(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    """Ids of a text in which the names of control tokens are letters like all others."""
+    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return list(ids)  # type: ignore[arg-type]
 
 
 def decode_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
@@ -120,16 +135,29 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
     """
     folder = Path(folder)
     if (folder / SENTENCEPIECE_MODEL).is_file():
-        tokenizer = convert_sentencepiece(folder)
+        with blame(folder / SENTENCEPIECE_MODEL):
+            tokenizer = convert_sentencepiece(folder)
     elif (folder / TOKENIZER_JSON).is_file():
-        chosen = BoundaryTokenizer if has_first_boundary(folder / TOKENIZER_JSON) else PreTrainedTokenizerFast
-        tokenizer = chosen.from_pretrained(str(folder))
+        with blame(folder / TOKENIZER_JSON):
+            tokenizer = open_fast_tokenizer(folder)
     else:
         raise UsageError(
             f"{folder} has no tokenizer: neither {TOKENIZER_JSON} nor {SENTENCEPIECE_MODEL} is there."
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token
+    return tokenizer
+
+
+def open_fast_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a tokenizer.json, tried once: some damage shows only when a text is encoded."""
+    for name in (TOKENIZER_JSON, CONFIG_NAME, "special_tokens_map.json", "added_tokens.json"):
+        if (folder / name).is_file():
+            read_model_json(folder / name)
+    chosen = BoundaryTokenizer if has_first_boundary(folder / TOKENIZER_JSON) else PreTrainedTokenizerFast
+    tokenizer = chosen.from_pretrained(str(folder))
+    ids, _ = encode_with_offsets(tokenizer, "USER: a question? ASSISTANT: an answer.\n")
+    decode_text(tokenizer, [*ids, *tokenizer("Who?")["input_ids"]])
     return tokenizer
 
 
@@ -157,7 +185,7 @@ def add_image_tokens(
 
 def has_first_boundary(file: Path) -> bool:
     """Whether a tokenizer.json puts a word boundary at the start of the text only."""
-    steps = json.loads(file.read_text(encoding="utf-8")).get("pre_tokenizer") or {}
+    steps = read_model_json(file).get("pre_tokenizer") or {}
     return steps.get("type") == "Metaspace" and steps.get("prepend_scheme") == "first"
 
 
@@ -166,7 +194,7 @@ def convert_sentencepiece(folder: Path) -> PreTrainedTokenizerFast:
     from tokenizers import AddedToken
 
     file = folder / CONFIG_NAME
-    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    config = read_model_json(file) if file.is_file() else {}
     legacy = config.get("legacy", True)
     backend, special = backend_of(folder / SENTENCEPIECE_MODEL, legacy=legacy)
     unk, bos, eos = special
@@ -198,7 +226,7 @@ def added_tokens(folder: Path, config: dict) -> list[str]:
     found = {int(key): token_text(value) for key, value in config.get("added_tokens_decoder", {}).items()}
     file = folder / "added_tokens.json"
     if file.is_file():
-        found |= {index: text for text, index in json.loads(file.read_text(encoding="utf-8")).items()}
+        found |= {index: text for text, index in read_model_json(file).items()}
     return [str(text) for _, text in sorted(found.items())]
 
 

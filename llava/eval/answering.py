@@ -5,7 +5,6 @@ The programs differ in the file that they read; this module imports torch only w
 
 import math
 import os
-import sys
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -19,6 +18,7 @@ from llava.conversation import TEMPLATES, Template
 from llava.errors import UsageError
 from llava.eval.questions import Question
 from llava.images import image_size, load_image
+from llava.terminal import note
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -169,7 +169,7 @@ def check_flags(options: Namespace) -> None:
 
 def note_dead_flag(flag: str, why: str) -> None:
     """One line about a flag of the original that was given and does nothing."""
-    sys.stderr.write(f"note: {flag} does nothing, as in the original: {why}\n")
+    note(f"note: {flag} does nothing, as in the original: {why}\n")
 
 
 def chunk_of(items: Sequence, num_chunks: int, chunk: int) -> Sequence:
@@ -307,7 +307,7 @@ def open_server(options: Namespace, pictures: PictureSource) -> "tuple[Answering
     for name in FOR_THE_MODEL:
         if getattr(options, name) not in (None, False, "auto"):
             flag = f"--{name.replace('_', '-')}"
-            sys.stderr.write(f"note: {flag} does nothing with --endpoint: the server decides it.\n")
+            note(f"note: {flag} does nothing with --endpoint: the server decides it.\n")
     endpoint = Endpoint(options.endpoint)
     model = options.endpoint_model or endpoint.only_model()
     asking = Asking(model, options.temperature, options.top_p, options.max_new_tokens, options.seed)

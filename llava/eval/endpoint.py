@@ -128,7 +128,8 @@ class Endpoint:
                 f"{self.url} gave {kind_of(text)} as the answer's content; a text was wanted. Has the server "
                 "tools or a reasoning parser switched on?"
             )
-        return text
+        text = text.encode("utf-8", "replace").decode()  # half a surrogate pair could not be written
+        return text if self.key is None else text.replace(self.key, "[key]")
 
     def _request(self, path: str, body: bytes | None) -> object:
         """Parsed JSON; tried again while the failure may pass."""
@@ -170,7 +171,7 @@ class Endpoint:
             if len(content) > MAX_BYTES:
                 raise ValueError(f"more than {MAX_BYTES:,} bytes")
             return json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             found = self._shown(content.decode("utf-8", "replace"))
             raise UsageError(
                 f"{self.url}{path} gave {found}, which is no JSON; is it the address of an OpenAI-compatible "

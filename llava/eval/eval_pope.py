@@ -8,7 +8,6 @@ read as for the published figures, which take NO and "No" for yes; --no-in-any-f
 """
 
 import logging
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from llava.eval.answer_files import (
 from llava.eval.metrics.pairing import TWICE, compare_ids, tell
 from llava.eval.metrics.pope import Counts, Item, block, count, label_is_yes, pair_labels, says_yes
 from llava.records import Problems, shorten, suggestion
+from llava.terminal import say
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         wanted_path(options.result_file, "--result-file"),
         any_form=options.no_in_any_form,
     )
-    sys.stdout.write("".join(block(name, one) for name, one in counts.items()))
+    say("".join(block(name, one) for name, one in counts.items()))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@
 """
 
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from llava.eval.metrics.pairing import compare_ids
 from llava.eval.metrics.science_qa import LETTERS, Answer, Problem, score
 from llava.eval.science_files import read_problems, read_split
 from llava.records import DataError
+from llava.terminal import say
 
 
 def letters(text: str) -> tuple[str, ...]:
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if target:
             write_json(value, Path(target), indent=2)
     total = len(problems)
-    sys.stdout.write(scores.line() + coverage_line(total - len(coverage.missing), total))
+    say(scores.line() + coverage_line(total - len(coverage.missing), total))
 
 
 if __name__ == "__main__":

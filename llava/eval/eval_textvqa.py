@@ -6,7 +6,6 @@ The answers' question_id is the picture's, their prompt holds the question.
 """
 
 import logging
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from llava.eval.metrics.pairing import MISSING, tell
 from llava.eval.metrics.textvqa import find_question, report
 from llava.eval.metrics.vqa_text import answer_scores, normalise_answer
 from llava.records import Problems, Row, field_of, kind_of, read_object, shorten, suggestion
+from llava.terminal import say
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         text += report_file(Path(options.result_file), asked)
     if options.result_dir:
         text += report_folder(Path(options.result_dir), asked)
-    sys.stdout.write(text)
+    say(text)
 
 
 if __name__ == "__main__":

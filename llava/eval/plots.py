@@ -1,7 +1,9 @@
 """The report's pictures as SVG: what was learned beside what was kept, and the losses."""
 
 import io
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import matplotlib as mpl
 import numpy as np
@@ -12,13 +14,15 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from llava.eval.report_data import METHOD_LABELS, Configuration, Run
+from llava.eval.report_data import METHOD_LABELS, Configuration, Run, short_name
 from llava.eval.statistics import Estimate
+from llava.terminal import visible
 
 INK, QUIET, GRID = "#1d2733", "#687385", "#e3e7ec"
 METHOD_COLOURS = {"base": QUIET, "lora": "#0b6e8f", "full": "#c8551b"}
 METHOD_MARKS = {"base": "D", "lora": "o", "full": "s"}
 PLANE_SIZE, LOSS_SIZE = (7.6, 4.9), (7.6, 3.0)  # inches
+MOST_IN_KEY = 12
 LEAST_SPAN = 0.2
 """Of either axis, so that small differences do not look large."""
 LABEL_PLACES = [(x, y) for y in (8, -17, 22, -31, 36, -45) for x in (-9, 9)]
@@ -26,6 +30,7 @@ LABEL_PLACES = [(x, y) for y in (8, -17, 22, -31, 36, -45) for x in (-9, 9)]
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "llava",
+    "text.parse_math": False,  # labels hold names, in which $ is a letter
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": INK,
@@ -36,11 +41,19 @@ STYLE = {
 }
 
 
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Our style. That matplotlib's own font lacks a letter does not matter: the browser writes the text."""
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
 def as_svg(figure: Figure) -> str:
     """The figure as an `<svg>` element that scales with the page; the same figure gives the same text."""
     target = io.StringIO()
     FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None, "Creator": None})
-    text = target.getvalue()
+    text = visible(target.getvalue())
     return text[text.index("<svg") :]
 
 
@@ -74,7 +87,7 @@ def plane(configurations: Sequence[Configuration], named: Sequence[Configuration
     A thin line joins the learning rates of one method, recipe and rank. The control is not among them: it is
     taught nothing that a picture could show.
     """
-    with mpl.rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=PLANE_SIZE, layout="constrained")
         axes = figure.subplots()
         bare(axes)
@@ -207,7 +220,7 @@ def draw_key(axes: Axes, trained: Sequence[Configuration]) -> None:
     kinds = dict.fromkeys((one.method, one.recipe) for one in trained)
     handles = []
     for method, recipe in kinds:
-        name = METHOD_LABELS[method] + ("" if recipe in (None, "default") else f", {recipe}")
+        name = METHOD_LABELS[method] + ("" if recipe in (None, "default") else f", {short_name(recipe)}")
         hollow = recipe not in (None, "default")
         handles += axes.plot(
             [], [], linestyle="none", marker="x" if recipe == "shuffled" else METHOD_MARKS[method],
@@ -215,7 +228,8 @@ def draw_key(axes: Axes, trained: Sequence[Configuration]) -> None:
             markerfacecolor="white" if hollow else METHOD_COLOURS[method], label=name,
         )  # fmt: skip
     if handles:
-        axes.legend(handles=handles, loc="lower left", frameon=False, fontsize=9)
+        key = axes.legend(handles=handles[:MOST_IN_KEY], loc="lower left", frameon=False, fontsize=9)
+        key.set_in_layout(False)  # a long one covers, and never squeezes, what it explains
 
 
 def losses(configurations: Sequence[Configuration]) -> str | None:
@@ -223,7 +237,7 @@ def losses(configurations: Sequence[Configuration]) -> str | None:
     shown = [one for one in configurations if any(run.losses for run in one.runs)]
     if not shown:
         return None
-    with mpl.rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=LOSS_SIZE, layout="constrained")
         axes = figure.subplots()
         bare(axes)
@@ -234,7 +248,8 @@ def losses(configurations: Sequence[Configuration]) -> str | None:
         axes.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
         axes.set(xlabel="step", ylabel="loss per target token")
         axes.margins(x=0.01)
-        axes.legend(frameon=False, fontsize=9)
+        axes.legend(handles=axes.get_legend_handles_labels()[0][:MOST_IN_KEY], frameon=False, fontsize=9)
+        axes.get_legend().set_in_layout(False)
         return as_svg(figure)
 
 

@@ -6,7 +6,6 @@ Writes one self-contained HTML file and results.json beside it, and prints the m
 """
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from llava.eval import comparison
 from llava.eval.metrics.personal import PERSONAL_SPLITS
 from llava.eval.report_data import Configuration, Run, configurations, headline, load_runs, short_rate
 from llava.eval.statistics import Estimate
+from llava.terminal import say, visible
 
 TEMPLATES = Path(__file__).parent / "templates"
 GLANCE = {
@@ -211,6 +211,7 @@ def render(
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=as_text,
     )
     environment.filters["percent"] = lambda value: f"{100 * value:.0f}"
     environment.filters["points"] = lambda value: f"{100 * value:+.1f}".replace("-", "−")
@@ -230,6 +231,11 @@ def render(
         runs=runs,
         split_labels=TAUGHT | UNTAUGHT,
     )
+
+
+def as_text(value: object) -> object:
+    """What the page writes for a value: text with its control characters and turned directions as escapes."""
+    return visible(value) if type(value) is str else value
 
 
 def closing_table(shown: Sequence[Configuration]) -> str:
@@ -265,7 +271,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     (out.parent / "results.json").write_text(
         json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    sys.stdout.write(f"\n{closing_table(headline(everything))}\n\n{found['verdict']}\n\n{out}\n")
+    say(f"\n{closing_table(headline(everything))}\n\n{found['verdict']}\n\n{out}\n")
 
 
 if __name__ == "__main__":

@@ -14,10 +14,13 @@ from pathlib import Path, PureWindowsPath
 from llava.errors import UsageError
 from llava.eval.metrics.personal import against_base
 from llava.eval.statistics import Estimate, over_seeds
+from llava.terminal import visible
 
 METHODS = ("base", "lora", "full")
 METHOD_LABELS = {"base": "base model", "lora": "LoRA", "full": "full fine-tuning"}
 RECIPES = ("default", "naive", "shuffled")
+LABEL_LETTERS = 40
+NUMBERS = ("learning_rate", "rank", "train_seconds")
 WANTED_KEYS = {
     "name",
     "method",
@@ -171,6 +174,11 @@ def load_run(folder: Path) -> Run:
         raise UsageError(
             f"{folder / 'run.json'}: method is {facts.get('method')!r}; known: {', '.join(METHODS)}."
         )
+    for name in NUMBERS:
+        if not isinstance(facts.get(name), int | float | None):
+            raise UsageError(
+                f"{folder / 'run.json'}: {name} is {facts[name]!r}; a number or null was wanted."
+            )
     scores = read_object(folder / "scores.json", "score the run's answers with llava.eval.score_personal")
     missing = {"summary", "splits", "outcomes", "truth_sha256", "coverage"} - set(scores)
     if missing:
@@ -207,6 +215,7 @@ def scrub(value: object) -> object:
         return [scrub(entry) for entry in value]
     if not isinstance(value, str):
         return value
+    value = visible(value)
     value = re.sub(r"(?<![\w./~-])~?(?:/[^\s'\"=:,;]+)+/?", lambda found: shorten_path(found.group()), value)
     return re.sub(r"\b[A-Za-z]:\\[^\s'\"]+", lambda found: f"…/{PureWindowsPath(found.group()).name}", value)
 
@@ -237,15 +246,20 @@ def configurations(runs: Sequence[Run]) -> list[Configuration]:
     ]
 
 
+def short_name(recipe: str) -> str:
+    """A recipe for labels: one line, not long."""
+    line = " ".join(recipe.split())
+    return line if len(line) <= LABEL_LETTERS else line[:LABEL_LETTERS] + "…"
+
+
 def label_of(key: tuple, keys: Sequence[tuple]) -> str:
     """Method, then the recipe unless it is the default, then learning rate and rank where these vary."""
     method, recipe, rate, rank = key
     alike = [other for other in keys if other[:2] == key[:2]]
     parts = [METHOD_LABELS[method]]
     if recipe not in (None, "default"):
-        parts.append(
-            f"{recipe} data" if recipe == "naive" else f"{recipe} names" if recipe == "shuffled" else recipe
-        )
+        known = {"naive": "naive data", "shuffled": "shuffled names"}
+        parts.append(known.get(recipe, short_name(recipe)))
     if rank is not None and len({other[3] for other in alike}) > 1:
         parts.append(f"rank {rank}")
     if rate is not None and len({other[2] for other in alike}) > 1:

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from llava.errors import UsageError
 from llava.eval.report_data import Configuration, Run
+from llava.images import load_image
+from llava.records import PictureFolder
 
 PICTURE_SIDE = 144  # pixels; larger pictures are made smaller, so that the report stays light
 GOOD_SPLITS = ("name_reworded", "fact_image", "lookalike", "stranger", "is_no_lookalike", "name")
@@ -20,6 +20,7 @@ BAD_SPLITS = (
     "name", "fact_reversed", "scene_colour", "attribute", "scene_caption", "fact_text",
 )  # fmt: skip
 PER_GROUP = 6
+SHOWN_CHARACTERS = 600
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,19 @@ def read_lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def data_uri(path: Path) -> str | None:
-    """A picture as text for a page, at most `PICTURE_SIDE` pixels wide and high; None when there is none."""
-    if not path.is_file():
+def data_uri(pictures: PictureFolder, name: object) -> str | None:
+    """A picture as text for a page, at most `PICTURE_SIDE` pixels wide and high.
+
+    None when there is none, when it leads out of its folder, or when it cannot be used.
+    """
+    path = pictures.find(name)[0] if isinstance(name, str) else None
+    if path is None:
         return None
-    with Image.open(path) as picture:
-        small = picture.convert("RGB")
-        small.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    try:
+        small = load_image(path)
+    except UsageError:
+        return None
+    small.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
     target = io.BytesIO()
     small.save(target, format="WEBP", quality=82, method=6)
     return "data:image/webp;base64," + base64.b64encode(target.getvalue()).decode("ascii")
@@ -90,22 +97,29 @@ def examples(configurations: Sequence[Configuration], data: Path) -> dict[str, l
         if name in questions and all(name in other for other in taught)
     }
 
+    pictures = PictureFolder(data / "images", flag="--data")
+
     def make(name: str) -> Example:
         row = questions[name]
-        image = row.get("image")
         answers = tuple(
-            (label, answers.get(name, ""), outcomes[name][1])
+            (label, cut(answers.get(name, "")), outcomes[name][1])
             for label, outcomes, answers in said
             if name in outcomes
         )
-        picture = data_uri(data / "images" / image) if image else None
-        return Example(verdicts[name][0], row["text"], truths[name], picture, answers)
+        picture = data_uri(pictures, row.get("image"))
+        return Example(verdicts[name][0], cut(row["text"]), cut(truths[name]), picture, answers)
 
     groups = {"good": (GOOD_SPLITS, True), "bad": (BAD_SPLITS, False)}
     return {
         group: [make(name) for name in choose(verdicts, splits, right=right)]
         for group, (splits, right) in groups.items()
     }
+
+
+def cut(text: object) -> str:
+    """The start of a text; a page is no place for a megabyte."""
+    text = str(text)
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + " …"
 
 
 def choose(

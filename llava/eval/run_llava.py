@@ -7,7 +7,6 @@ From Python, as in the original, it is `eval_model(args)` with any object whose 
 flags: `eval_model(SimpleNamespace(model_path=..., query="...", image_file="a.png"))`.
 """
 
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from llava.errors import UsageError, exit_on_usage_error
 from llava.eval.answering import add_model_flags, check_model_flags, decoding_of, loading_of, template_of
 from llava.eval.picture_bytes import fetch, picture_of
 from llava.records import suggestion
+from llava.terminal import say_answer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,7 +117,7 @@ def eval_model(args: Any) -> str:
     names = image_parser(options)
     check_query(options.query, len(names))
     answer = answer_about(options, load_images(names))
-    sys.stdout.write(f"{answer}\n")
+    say_answer(f"{answer}\n")
     return answer
 
 
@@ -127,7 +127,7 @@ def answer_about(options: Namespace, pictures: Sequence[Image.Image]) -> str:
 
     from llava.conversation import render
     from llava.model.builder import load_pretrained_model
-    from llava.processing import picture_mark, process_images, tokenizer_image_token
+    from llava.processing import encode_rendered, picture_mark, process_images
     from llava.tokenizer import decode_text
 
     loading: Any = loading_of(options)
@@ -137,9 +137,9 @@ def answer_about(options: Namespace, pictures: Sequence[Image.Image]) -> str:
     mark = picture_mark(start_end=model.config.mm_use_im_start_end)
     question = place_pictures(options.query, len(pictures), mark)
     template = template_of(options.conv_mode or model.config.conv_template)
-    prompt = render(template, [("human", question), ("gpt", None)]).text
-    ids: Any = tokenizer_image_token(prompt, tokenizer, return_tensors="pt")
-    ids = ids[None].to(model.device)
+    rendered = render(template, [("human", question), ("gpt", None)])
+    encoded = encode_rendered(rendered, tokenizer, num_patches=1, has_image=True)
+    ids = torch.tensor([encoded.input_ids], device=model.device)
 
     def move(pixels: "Tensor") -> "Tensor":
         return pixels.to(model.device, model.dtype)

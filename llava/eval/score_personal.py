@@ -8,7 +8,6 @@ A line of the truth: {"question_id", "split", "answer", "identity": who it is ab
 
 import hashlib
 import json
-import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from llava.errors import UsageError, exit_on_usage_error
 from llava.eval.answer_rows import error_of
 from llava.eval.metrics.personal import PERSONAL_SPLITS, Truth, against_base, grade, score
 from llava.records import Problems, field_of, read_rows
+from llava.terminal import say
 
 TRUTH = 'truth file (JSON lines with "question_id", "split" and "answer")'
 ANSWERS = 'answer file (JSON lines with "question_id" and "text")'
@@ -208,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser().parse(argv)
     scores = score_files(options)
     write_json(scores, options.out)
-    sys.stdout.write(summary_text(scores))
+    say(summary_text(scores))
 
 
 if __name__ == "__main__":

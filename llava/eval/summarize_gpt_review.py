@@ -7,7 +7,6 @@ A line holds question_id, a pair of scores as `tuple` or `score`, and maybe a ca
 """
 
 import logging
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from llava.eval.answer_files import coverage_line
 from llava.eval.metrics.gpt_review import FAILED, Pair, Review, summarise
 from llava.eval.metrics.pairing import repeated_ids, tell
 from llava.records import Problems, Row, field_of, kind_of, read_rows, shorten, suggestion
+from llava.terminal import say
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         kept = [review for review in read_reviews(path) if review.question_id not in ignored]
         scored = readable(path, kept)
         parts.append(summarise(name, scored) + coverage_line(len(scored), len(kept), "reviews have scores"))
-    sys.stdout.write("".join(parts))
+    say("".join(parts))
 
 
 if __name__ == "__main__":

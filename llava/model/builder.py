@@ -5,31 +5,35 @@ vision tower.
 import logging
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.errors import UsageError
-from llava.images import load_image_processor
+from llava.images import PREPROCESSOR_NAMES, load_image_processor
 from llava.model.checkpoint import find_base, load_strictly, read_projector, read_weights
 from llava.model.config import LlavaConfig
-from llava.model.contents import Contents, read_config
+from llava.model.contents import CONFIG_NAME, Contents, model_config, own_config, read_config
 from llava.model.hf_layout import is_hf, read_hf
 from llava.model.key_names import OURS
 from llava.model.llava import LlavaForCausalLM
 from llava.model.locations import find_folder
 from llava.model.lora import merge, wrap
 from llava.model.original import TEXT_TYPES, is_original, read_original
+from llava.model.own_adapter import put_whole, read_own_adapter
 from llava.model.placement import one_device, share_out
 from llava.model.projector_stage import is_projector_stage, read_our_projector
 from llava.model.quantize import import_bitsandbytes, quantize
+from llava.model.room import check_part, check_room
 from llava.model.vision_tower import load_vision_tower
 from llava.model.weight_files import ADAPTER_CONFIG_NAME
+from llava.model_files import blame
 from llava.tokenizer import add_image_tokens, load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -72,7 +76,7 @@ def read_contents(folder: Path, model_base: str | None = None) -> Contents:
     if is_ours(folder) and is_projector_stage(folder):
         return read_our_projector(folder, model_base)
     if is_ours(folder):
-        return Contents(folder, LlavaConfig.from_dict(config), read_weights(folder), OURS, folder, folder)
+        return Contents(folder, own_config(folder), read_weights(folder), OURS, folder, folder)
     if is_hf(config):
         return read_hf(folder, config)
     if is_original(config):
@@ -96,7 +100,12 @@ def build(
     Each tensor goes from its file to `device` (None = the CPU) by itself: main memory holds the model's
     weights there, and never two copies.
     """
-    model = new_model(contents.config, dtype=dtype, attn_implementation=attn_implementation, empty=True)
+    make = partial(
+        new_model, contents.config, dtype=dtype, attn_implementation=attn_implementation, empty=True
+    )
+    check_room(contents.source, contents.config, contents.weights, make=make)
+    with blame(contents.source / CONFIG_NAME):
+        model = make()
     tied = contents.config.tie_word_embeddings
     load_strictly(
         model, contents.weights, tied=tied, source=contents.source, table=contents.table, device=device
@@ -135,12 +144,11 @@ def load_adapter(
     device: torch.device | None = None,
 ) -> LlavaForCausalLM:
     """An adapter of our layout, merged into its base."""
-    from peft import PeftModel
-
     model = build(base, dtype=dtype, attn_implementation=attn_implementation, device=device)
-    wrapped = PeftModel.from_pretrained(model, str(folder))
-    merged = wrapped.merge_and_unload()
-    merged.config = LlavaConfig.from_dict(read_config(folder))
+    adapter, whole = read_own_adapter(folder)
+    put_whole(model, whole, source=folder)
+    merged = merge(wrap(model, adapter, source=folder))
+    merged.config = own_config(folder)
     merged.config.text_config, merged.config.vision_config = (
         model.config.text_config,
         model.config.vision_config,
@@ -156,10 +164,19 @@ def assemble(
 
     The new projector's weights come from the global random state, so that a seed decides them.
     """
-    text = AutoModelForCausalLM.from_pretrained(str(language_model), dtype=dtype)
+    text_config = model_config(language_model)
+    check_part(language_model, AutoModelForCausalLM, text_config)
+    with blame(language_model):
+        chosen: Any = AutoModelForCausalLM
+        text, report = chosen.from_pretrained(
+            str(language_model), config=text_config, dtype=dtype, output_loading_info=True
+        )
+    if report["missing_keys"]:
+        names = ", ".join(sorted(report["missing_keys"])[:5])
+        raise UsageError(f"the language model {language_model} lacks weights: {names}; get the files again.")
     vision = load_vision_tower(vision_tower, dtype=dtype)
     config = LlavaConfig(
-        text_config=AutoConfig.from_pretrained(str(language_model)),
+        text_config=model_config(language_model),
         vision_config=vision.config,
         mm_projector_type=parts.projector_type,
         mm_vision_select_layer=parts.select_layer,
@@ -241,12 +258,22 @@ def open_checkpoint(
         num_rows=model.config.text_config.vocab_size,
     )
     dtypes = {key: form.dtype for key, form in contents.weights.forms().items()}
-    image_processor = fit_to_scales(load_image_processor(picture_folder), model.config)
+    with blame(picture_folder / PREPROCESSOR_NAMES[0]):
+        image_processor = fit_to_scales(load_image_processor(picture_folder), model.config)
     return Opened(model.eval(), tokenizer, image_processor, text_folder, dtypes)
 
 
 def fit_to_scales(image_processor: Any, config: LlavaConfig) -> Any:
-    """The image processor for the largest size at which a picture is seen (S2)."""
+    """The image processor for the largest size at which a picture is seen (S2).
+
+    `UsageError` when it makes pictures of another size than the vision tower takes.
+    """
+    wanted, found = config.vision_config.image_size, image_processor.crop_size
+    if not config.scales and found != {"height": wanted, "width": wanted}:
+        raise UsageError(
+            f"the image processor makes pictures of {found['width']} x {found['height']} pixels, but the "
+            f"vision tower takes {wanted} x {wanted}; correct crop_size in {PREPROCESSOR_NAMES[0]}."
+        )
     if config.scales:
         side = config.scales[-1]
         image_processor.size = {"shortest_edge": side}

@@ -6,7 +6,6 @@
 """
 
 import json
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from llava.command_line import CommandParser
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import TEMPLATES, Turn, render
 from llava.errors import UsageError, exit_on_usage_error
+from llava.terminal import say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -159,7 +159,7 @@ def parser() -> CommandParser:
 
 @exit_on_usage_error
 def main(argv: Sequence[str] | None = None) -> None:
-    sys.stdout.write(json.dumps({"worst": check(parser().parse(argv))}) + "\n")
+    say(json.dumps({"worst": check(parser().parse(argv))}) + "\n")
 
 
 if __name__ == "__main__":

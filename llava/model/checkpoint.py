@@ -17,6 +17,7 @@ from llava.model.config import LlavaConfig
 from llava.model.key_names import HEAD, OURS, KeyTable, differences, original_projector_key, projector_key
 from llava.model.stored_tensors import TensorFile, Weights, as_weights, read_tensors
 from llava.model.weight_files import PROJECTOR_NAME, weight_files, weights_hash
+from llava.model_files import read_model_json
 
 BASE_NAME = "base_model.json"
 STORED_CONSTANTS = ("rotary_emb.inv_freq", "embeddings.position_ids")
@@ -163,7 +164,11 @@ def find_base(folder: Path, model_base: str | None) -> Path:
         raise UsageError(
             f"{folder} is an adapter without {BASE_NAME}; name its base model with --model-base."
         )
-    reference = json.loads(file.read_text(encoding="utf-8"))
+    reference = read_model_json(file)
+    wanted = ("base_model_name_or_path", "relative_path", "sha256")
+    missing = [name for name in wanted if not isinstance(reference.get(name), str)]
+    if missing:
+        raise UsageError(f"{file} lacks {', '.join(missing)} as texts; get the file again.")
     recorded = [reference["base_model_name_or_path"], str(folder / reference["relative_path"])]
     candidates = [model_base] if model_base else recorded
     for candidate in candidates:

@@ -8,12 +8,19 @@ from transformers import AutoConfig, PretrainedConfig
 
 from llava.anyres import Size, read_pinpoints
 from llava.errors import UsageError
+from llava.images import ASPECT_RATIOS, MAX_SIDE
+from llava.model.foreign_config import config_of
+from llava.model.projector import projector_depth
 from llava.model.tiles import MERGE_TYPES, Tiling
 
 SELECT_FEATURES = ("patch", "cls_patch")
 S2_SCALES = "336,672,1008"
 """What the original takes when a configuration names no scales."""
+MAX_TOKENS = 1 << 31
 KNOWN = {
+    "image_aspect_ratio": (*ASPECT_RATIOS, None),
+    "mm_use_im_start_end": (False, True),
+    "mm_use_im_patch_token": (False, True),
     "mm_vision_select_feature": SELECT_FEATURES,
     "mm_patch_merge_type": MERGE_TYPES,
     "tokenizer_padding_side": ("right", "left"),
@@ -64,6 +71,7 @@ class LlavaConfig(PretrainedConfig):
             found = getattr(self, name)
             if found not in known:
                 raise UsageError(f"{name} is {found!r}; known: {', '.join(map(repr, known))}.")
+        self.check_numbers()
         squares = {"mm_patch_merge_type": self.mm_patch_merge_type != "flat", "s2": self.s2}
         for name in (name for name, chosen in squares.items() if chosen):
             if self.mm_vision_select_feature != "patch":
@@ -74,6 +82,21 @@ class LlavaConfig(PretrainedConfig):
         if self.s2 and self.image_aspect_ratio == "anyres":
             raise UsageError("s2 and image_aspect_ratio 'anyres' both cut pictures up; choose one of them.")
         _ = self.scales, self.tiling
+
+    def check_numbers(self) -> None:
+        """`UsageError` for a layer that the vision tower does not have, and for lengths that cannot be."""
+        depth, layer = self.vision_config.num_hidden_layers, self.mm_vision_select_layer
+        if type(layer) is not int or not -depth - 1 <= layer <= depth:
+            raise UsageError(
+                f"mm_vision_select_layer is {layer!r}; the vision tower has {depth} layers, so a number from "
+                f"{-depth - 1} to {depth} was wanted."
+            )
+        length = self.tokenizer_model_max_length
+        if type(length) is not int or not 1 <= length <= MAX_TOKENS:
+            raise UsageError(f"tokenizer_model_max_length is {length!r}; a number of tokens was wanted.")
+        if not isinstance(self.conv_template, str):
+            raise UsageError(f"conv_template is {self.conv_template!r}; the name of a template was wanted.")
+        projector_depth(self.mm_projector_type)
 
     @property
     def num_patches(self) -> int:
@@ -99,6 +122,12 @@ class LlavaConfig(PretrainedConfig):
         pinpoints = None
         if self.image_aspect_ratio == "anyres":
             pinpoints = tuple(read_pinpoints(self.image_grid_pinpoints))
+            smallest, largest = min(map(min, pinpoints)), max(map(max, pinpoints))
+            if smallest < self.vision_config.image_size or largest > MAX_SIDE:
+                raise UsageError(
+                    f"image_grid_pinpoints holds sides from {smallest} to {largest}; from the vision tower's "
+                    f"{self.vision_config.image_size} to {MAX_SIDE} are possible."
+                )
         return Tiling(self.mm_patch_merge_type, pinpoints, self.vision_config.image_size, side)
 
     @property
@@ -121,7 +150,12 @@ def read_scales(scales: object, image_size: int) -> tuple[int, ...]:
         sizes = tuple(sorted(int(word) for word in words))  # pyright: ignore
     except (TypeError, ValueError):
         sizes = ()
-    if not sizes or sizes[0] != image_size or any(size % image_size for size in sizes):
+    if (
+        not sizes
+        or sizes[0] != image_size
+        or any(size % image_size for size in sizes)
+        or sizes[-1] > MAX_SIDE
+    ):
         raise UsageError(
             f"s2_scales is {scales!r}; the vision tower takes pictures of {image_size} pixels, so it must "
             f"hold {image_size} and multiples of it, such as '{image_size},{2 * image_size}'."
@@ -135,5 +169,4 @@ def as_config(config: PretrainedConfig | dict | None, default_type: str) -> Pret
     """
     if isinstance(config, PretrainedConfig):
         return config
-    values = dict(config or {})
-    return AutoConfig.for_model(values.pop("model_type", default_type), **values)
+    return config_of(dict(config or {}), default_type)

@@ -1,13 +1,18 @@
 """What a checkpoint folder holds, whatever its layout: readers return it, the builder makes a model."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from transformers import PretrainedConfig
+
 from llava.errors import UsageError
 from llava.model.config import LlavaConfig
+from llava.model.foreign_config import config_of, from_values, safe_values
 from llava.model.key_names import KeyTable
 from llava.model.stored_tensors import Weights
+from llava.model_files import blame, read_model_json
+
+CONFIG_NAME = "config.json"
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,29 @@ class Contents:
 
 
 def read_config(folder: Path) -> dict:
-    """config.json of a folder as plain JSON; `UsageError` when there is none or it is broken."""
-    return read_json(folder, "config.json")
+    """config.json of a folder as plain values, without those that could run code (see `foreign_config`).
+
+    `UsageError` when there is none, it is broken, or a size in it cannot be.
+    """
+    values = read_json(folder, CONFIG_NAME)
+    with blame(folder / CONFIG_NAME):
+        return safe_values(values)
+
+
+def own_config(folder: Path) -> LlavaConfig:
+    """The configuration of a folder of our own layout; `UsageError` as from `read_config`."""
+    values = read_config(folder)
+    with blame(folder / CONFIG_NAME):
+        return from_values(LlavaConfig, values)
+
+
+def model_config(folder: Path) -> PretrainedConfig:
+    """The configuration of a language or vision model's folder; `UsageError` as from `read_config`."""
+    values = read_config(folder)
+    with blame(folder / CONFIG_NAME):
+        if "model_type" not in values:
+            raise UsageError("model_type is missing; it says which model of transformers the folder holds.")
+        return config_of(values, "")
 
 
 def read_json(folder: Path, name: str) -> dict:
@@ -44,7 +70,4 @@ def read_json(folder: Path, name: str) -> dict:
     file = folder / name
     if not file.is_file():
         raise UsageError(f"{folder} is not a model folder: it has no {name}. Check the path.")
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{file} is not valid JSON: {error}.") from None
+    return read_model_json(file)

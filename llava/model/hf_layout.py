@@ -1,16 +1,17 @@
 """Read checkpoints of transformers' own LLaVA (`LlavaForConditionalGeneration`), in every layout it wrote."""
 
-import json
 from pathlib import Path
 
-from transformers import AutoConfig, PretrainedConfig
+from transformers import PretrainedConfig
 
 from llava.errors import UsageError
 from llava.images import PREPROCESSOR_NAMES
 from llava.model.checkpoint import read_files, rename
 from llava.model.config import LlavaConfig
-from llava.model.contents import Contents
+from llava.model.contents import CONFIG_NAME, Contents
+from llava.model.foreign_config import config_of
 from llava.model.key_names import hf_table
+from llava.model_files import blame, read_model_json
 
 MODEL_TYPE = "llava"
 SELECT_FEATURES = {"default": "patch", "full": "cls_patch"}
@@ -43,7 +44,8 @@ def is_hf(config: dict) -> bool:
 
 def read_hf(folder: Path, config: dict) -> Contents:
     """The contents of a transformers LLaVA; the tokenizer and the image processor lie in the same folder."""
-    ours = hf_config(folder, config)
+    with blame(folder / CONFIG_NAME):
+        ours = hf_config(folder, config)
     tensors = read_files(folder)
     table = hf_table(tensors)
     weights = rename(tensors, table, source=folder)
@@ -53,13 +55,13 @@ def read_hf(folder: Path, config: dict) -> Contents:
 def hf_config(folder: Path, config: dict) -> LlavaConfig:
     """transformers' configuration as ours; `UsageError` names an option that is not supported."""
     text = dict(config["text_config"])
-    text_config = AutoConfig.for_model(text.pop("model_type", "llama"), **text)
+    text_config = config_of(text, "llama")
     vision = dict(config.get("vision_config") or VISION_DEFAULTS)
     vision_type = vision.pop("model_type", VISION_TYPES[0])
     refuse_unsupported(folder, config, vision_type)
     return LlavaConfig(
         text_config=text_config,
-        vision_config=AutoConfig.for_model(vision_type, **vision),
+        vision_config=config_of(vision, vision_type),
         mm_projector_type="mlp2x_gelu",
         mm_vision_select_layer=select_layer(config),
         mm_vision_select_feature=SELECT_FEATURES[config.get("vision_feature_select_strategy", "default")],
@@ -100,7 +102,7 @@ def refuse_unsupported(folder: Path, config: dict, vision_type: str) -> None:
 def special_ids(folder: Path, config: dict, text_config: PretrainedConfig) -> dict[str, object]:
     """Ids of the special tokens: generation_config.json, else config.json, else text_config."""
     file = folder / "generation_config.json"
-    generation = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    generation = read_model_json(file) if file.is_file() else {}
     found = {}
     for name in SPECIAL_IDS:
         values = (generation.get(name), config.get(name), getattr(text_config, name, None))
@@ -112,8 +114,8 @@ def aspect_ratio(folder: Path) -> str:
     """`pad` when the folder's image processor pads to a square, else `square` (the middle is cropped)."""
     for name in PREPROCESSOR_NAMES:
         if (folder / name).is_file():
-            values = json.loads((folder / name).read_text(encoding="utf-8"))
-            values = values.get("image_processor", values)
+            values = read_model_json(folder / name)
+            values = values.get("image_processor") or values
             if "do_pad" in values or "crop_size" in values:
                 return "pad" if values.get("do_pad") else "square"
     return "square"

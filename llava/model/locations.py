@@ -20,8 +20,11 @@ def find_folder(name: str | Path, *, beside: Path | None = None, cache: str | No
     if beside is not None:
         places.append(beside.resolve().parent / name)
     for place in places:
-        if place.is_dir():
-            return place
+        try:
+            if place.is_dir():
+                return place
+        except (OSError, ValueError) as error:
+            raise UsageError(f"the model folder {str(name)[:200]!r} cannot be looked at: {error}.") from None
     looked = ", ".join(str(place) for place in places)
     if not HUB_ID.fullmatch(str(name)):
         raise UsageError(

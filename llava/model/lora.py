@@ -5,8 +5,10 @@ Targets are matched by their full path: the vision tower has layers of the same 
 untouched.
 """
 
+import math
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from llava.errors import UsageError
 from llava.model.contents import Adapter
 from llava.model.key_names import differences
+from llava.model.weight_files import ADAPTER_CONFIG_NAME
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -24,6 +27,24 @@ if TYPE_CHECKING:
 
 PROJECTOR = "multi_modal_projector"
 LANGUAGE_MODEL = "model.language_model."
+WRAPPED = "base_model.model."
+"""What PEFT writes before the names of a model's tensors."""
+MAX_RANK = 1 << 16
+PLAIN_PATTERN = re.compile(r"\^?[\w.\\]+\$?")
+UNSUPPORTED_SETTINGS = (
+    "fan_in_fan_out",
+    "lora_bias",
+    "layer_replication",
+    "trainable_token_indices",
+    "target_parameters",
+    "use_qalora",
+    "use_bdlora",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "monteclora_config",
+    "kasa_config",
+    "velora_config",
+)
 KEPT_SETTINGS = ("r", "lora_alpha", "lora_dropout", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora")
 BIAS_CHOICES = ("none", "all", "lora_only")
 
@@ -99,7 +120,11 @@ def wrap(model: nn.Module, adapter: Adapter, *, source: Path) -> "PeftModel":
         raise UsageError(
             f"{source} holds an adapter for {', '.join(sorted(strangers)[:5])}; no such layer here."
         )
-    settings = {key: adapter.settings[key] for key in KEPT_SETTINGS if key in adapter.settings}
+    settings = safe_settings(adapter.settings, source=source)
+    stored = max((len(form) for key, form in adapter.weights.forms().items() if ".lora_A." in key), default=0)
+    claimed = max(settings.get("r", 1), *settings.get("rank_pattern", {}).values(), 1)
+    if claimed > stored:
+        raise UsageError(f"the adapter in {source} has rank {stored}, but its settings say {claimed}.")
     pattern = "|".join(re.escape(name) for name in sorted(layers))
     wrapped = peft_model(model, LoraConfig(target_modules=f"({pattern})", task_type="CAUSAL_LM", **settings))
     places = adapter_places(wrapped)
@@ -109,6 +134,55 @@ def wrap(model: nn.Module, adapter: Adapter, *, source: Path) -> "PeftModel":
     for key, place in places.items():
         place.data.copy_(adapter.weights[key])
     return wrapped
+
+
+def safe_settings(settings: dict, *, source: Path) -> dict:
+    """The settings of an adapter_config.json that say how it is added; all others are PEFT's for training.
+
+    `UsageError` for a method other than LoRA, a value that cannot be, and an option that would change the
+    model in a way that is not supported.
+    """
+    name = f"{source / ADAPTER_CONFIG_NAME}"
+    if settings.get("peft_type") != "LORA":
+        raise UsageError(f"{name}: peft_type is {settings.get('peft_type')!r}; only LORA is supported.")
+    others = [key for key in UNSUPPORTED_SETTINGS if settings.get(key)]
+    if settings.get("init_lora_weights", True) not in (True, False, "gaussian", "orthogonal", "eva"):
+        others.append("init_lora_weights")
+    if others:
+        raise UsageError(f"{name}: {others[0]} is {settings[others[0]]!r}, which is not supported.")
+    kept = {key: settings[key] for key in KEPT_SETTINGS if key in settings}
+    wrong = [key for key, value in kept.items() if not SETTING_CHECKS[key](value)]
+    if wrong:
+        raise UsageError(f"{name}: {wrong[0]} is {kept[wrong[0]]!r}, which cannot be; get the file again.")
+    return kept
+
+
+def is_rank(value: object) -> bool:
+    """A whole number that a rank may be."""
+    return type(value) is int and 1 <= value <= MAX_RANK
+
+
+def is_scale(value: object) -> bool:
+    """A finite number."""
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def is_pattern(value: object, check: Callable[[object], bool]) -> bool:
+    """Plain names of layers to numbers; PEFT takes the names for regular expressions, which may never end."""
+    return isinstance(value, dict) and all(
+        PLAIN_PATTERN.fullmatch(key) and check(entry) for key, entry in value.items()
+    )
+
+
+SETTING_CHECKS: dict[str, Callable[[object], bool]] = {
+    "r": is_rank,
+    "lora_alpha": is_scale,
+    "lora_dropout": lambda value: is_scale(value) and 0 <= value < 1,  # type: ignore[operator]
+    "rank_pattern": lambda value: is_pattern(value, is_rank),
+    "alpha_pattern": lambda value: is_pattern(value, is_scale),
+    "use_rslora": lambda value: isinstance(value, bool),
+    "use_dora": lambda value: isinstance(value, bool),
+}
 
 
 def adapter_places(wrapped: nn.Module) -> dict[str, Tensor]:

@@ -8,18 +8,27 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig
+from transformers import AutoConfig, PretrainedConfig
 
 from llava.errors import UsageError
 from llava.images import ASPECT_RATIOS
 from llava.model.checkpoint import read_files, read_weights, rename
 from llava.model.config import LlavaConfig
-from llava.model.contents import Adapter, Contents, read_config, read_json
+from llava.model.contents import CONFIG_NAME, Adapter, Contents, read_config, read_json
+from llava.model.foreign_config import config_of, hides
 from llava.model.key_names import PLAIN_LANGUAGE_MODEL, KeyTable, hf_table, original_table
 from llava.model.locations import find_folder
+from llava.model.lora import WRAPPED
 from llava.model.stored_tensors import Weights, read_tensors
 from llava.model.vision_tower import load_vision_tower, read_vision_config
-from llava.model.weight_files import ADAPTER_CONFIG_NAME, NON_LORA_NAME, PROJECTOR_NAME, has_weights
+from llava.model.weight_files import (
+    ADAPTER_CONFIG_NAME,
+    ADAPTER_FILES,
+    NON_LORA_NAME,
+    PROJECTOR_NAME,
+    has_weights,
+)
+from llava.model_files import blame
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +38,6 @@ VISION_TYPE = "clip_vision_model"
 CONV_TEMPLATES = {"llama": "v1", "mistral": "mistral_instruct"}
 NOT_KEPT = ("architectures", "_name_or_path", "transformers_version", "model_type", "torch_dtype", "dtype")
 OLD_TEXT_NAMES = ("rope_theta", "rope_scaling")
-ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
-WRAPPED = "base_model.model."
-"""What PEFT writes before the names of a model's tensors."""
 TOWER = "model.vision_tower."
 
 
@@ -72,6 +78,12 @@ def original_config(folder: Path, config: dict, tower_folder: Path) -> LlavaConf
     Raises `UsageError` for an option that is not supported.
     """
     refuse_unsupported(folder, config)
+    with blame(folder / CONFIG_NAME):
+        return checked_original(config, read_vision_config(tower_folder))
+
+
+def checked_original(config: dict, vision: PretrainedConfig) -> LlavaConfig:
+    """The same of values whose options are known."""
     text_type = TEXT_TYPES[config["model_type"]]
     text_names = {*AutoConfig.for_model(text_type).to_dict(), *OLD_TEXT_NAMES} - {*NOT_KEPT}
     text = {key: value for key, value in config.items() if key in text_names}
@@ -79,7 +91,10 @@ def original_config(folder: Path, config: dict, tower_folder: Path) -> LlavaConf
     rest = {
         key: value
         for key, value in config.items()
-        if (key not in text_names or key in special) and key not in NOT_KEPT and value is not None
+        if (key not in text_names or key in special)
+        and key not in NOT_KEPT
+        and value is not None
+        and not hides(LlavaConfig, key)
     }
     defaults = {
         "mm_projector_type": "linear",
@@ -87,8 +102,8 @@ def original_config(folder: Path, config: dict, tower_folder: Path) -> LlavaConf
         "conv_template": CONV_TEMPLATES[text_type],
     }
     return LlavaConfig(
-        text_config=AutoConfig.for_model(text_type, **text),
-        vision_config=read_vision_config(tower_folder),
+        text_config=config_of(text, text_type),
+        vision_config=vision,
         **(defaults | rest),
     )
 
@@ -159,10 +174,8 @@ def read_lora(folder: Path, config: dict, model_base: str | None) -> Contents:
     """A base, the tensors that were trained whole, and the adapter; the tokenizer is the base's."""
     settings = read_json(folder, ADAPTER_CONFIG_NAME)
     name = model_base or settings.get("base_model_name_or_path")
-    if not name:
+    if not name or not isinstance(name, str | Path):
         raise UsageError(f"{folder} is an adapter that names no base model; name it with --model-base.")
-    if settings.get("peft_type") != "LORA":
-        raise UsageError(f"{folder}: peft_type is {settings.get('peft_type')!r}; only LORA is supported.")
     base = find_folder(name, beside=folder)
     tower_folder = tower_of(folder, config)
     ours = original_config(folder, config, tower_folder)

@@ -17,11 +17,11 @@ def projector_depth(projector_type: str) -> int:
         return 0
     if projector_type == "linear":
         return 1
-    match = re.fullmatch(r"mlp([1-9]\d*)x_gelu", projector_type)
+    match = re.fullmatch(r"mlp([1-9]\d?)x_gelu", str(projector_type))
     if match is None:
         raise UsageError(
             f"mm_projector_type is {projector_type!r}; use 'linear', 'identity' or 'mlp2x_gelu' "
-            "(any number for the 2)."
+            "(any number up to 99 for the 2)."
         )
     return int(match.group(1))
 

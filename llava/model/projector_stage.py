@@ -8,7 +8,7 @@ from torch import Tensor
 from llava.errors import UsageError
 from llava.model.checkpoint import EMBEDDINGS, read_projector
 from llava.model.config import LlavaConfig
-from llava.model.contents import Contents, read_config
+from llava.model.contents import Contents, own_config
 from llava.model.key_names import HEAD, INPUT_EMBEDDINGS, OURS, PROJECTOR
 from llava.model.locations import find_folder
 from llava.model.original import TOWER, base_weights
@@ -32,7 +32,7 @@ def read_our_projector(folder: Path, model_base: str | None) -> Contents:
             f"{folder} holds only a projector ({PROJECTOR_NAME}); name its language model with --model-base, "
             "or train with it by --pretrain_mm_mlp_adapter."
         )
-    config = LlavaConfig.from_dict(read_config(folder))
+    config = own_config(folder)
     weights = base_weights(find_folder(model_base, beside=folder))
     if not any(key.startswith(TOWER) for key in weights):
         weights |= tower_weights(folder, config)

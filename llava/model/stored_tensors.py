@@ -4,7 +4,6 @@ Files are mapped into memory, and the mapping is renewed every `MAPPED_BYTES`: w
 in main memory beside the model. Large tensors are therefore copied by `Weights.slices`.
 """
 
-import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from pathlib import Path
 from types import EllipsisType
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -122,7 +120,37 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=can_be_mapped(file))
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        first_line = str(error).partition("\n")[0]
-        raise UsageError(f"{file} holds no tensors that can be read safely: {first_line}") from None
+        return read_bin(file)
+    except UsageError:
+        raise
+    except Exception as error:  # whatever a damaged or forged file makes of the two libraries
+        first_line = str(error).partition("\n")[0][:300]
+        raise UsageError(
+            f"{file} holds no tensors that can be read safely: {first_line} ({type(error).__name__}); get "
+            "the weights as safetensors, or the file again."
+        ) from None
+
+
+def read_bin(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file of `torch.save`, without running pickled code and without unpacking more bytes
+    than it has. `UsageError` for anything in it that is no tensor.
+    """
+    is_archive = zipfile.is_zipfile(file)
+    if is_archive:
+        with zipfile.ZipFile(file) as archive:
+            packed = [entry.filename for entry in archive.infolist() if entry.compress_type]
+        if packed:
+            raise UsageError(
+                f"{file} is compressed ({packed[0]}), which torch.save never does; get it again."
+            )
+    found = torch.load(file, map_location="cpu", weights_only=True, mmap=is_archive)
+    if not isinstance(found, dict):
+        raise UsageError(f"{file} holds {type(found).__name__}; a dictionary of tensors was wanted.")
+    for name, value in found.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
+            raise UsageError(f"{file} holds {name!r}: {type(value).__name__}; names and tensors were wanted.")
+        if value.nbytes > value.untyped_storage().nbytes():
+            raise UsageError(
+                f"{file}: {name} claims {value.nbytes:,} bytes and has {value.untyped_storage().nbytes():,}."
+            )
+    return found

@@ -8,10 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoConfig, AutoModel, CLIPVisionConfig, PretrainedConfig
+from transformers import AutoModel, PretrainedConfig
 from transformers.models.clip import CLIPVisionModel
 
 from llava.errors import UsageError
+from llava.model.contents import model_config
+from llava.model.room import check_part
+from llava.model_files import blame
 
 
 def select_patches(hidden_states: Sequence[Tensor], layer: int, *, feature: str) -> Tensor:
@@ -69,26 +72,25 @@ def join_squares(squares: Tensor, number: int) -> Tensor:
 
 def read_vision_config(folder: Path) -> PretrainedConfig:
     """The vision half of a vision model's configuration (a CLIP with a text half has both)."""
-    try:
-        config = AutoConfig.from_pretrained(str(folder))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"the vision tower {folder} could not be opened: {error}") from None
-    if config.model_type == "clip":
-        return CLIPVisionConfig.from_pretrained(str(folder))
+    config = model_config(folder)
     return getattr(config, "vision_config", config)
 
 
 def load_vision_tower(folder: Path, *, dtype: torch.dtype | str) -> nn.Module:
-    """A vision model of transformers (CLIP, or the vision half of another) from its folder or hub id.
+    """A vision model of transformers (CLIP, or the vision half of another) from its folder.
 
     `dtype` "auto" keeps what is stored. Raises `UsageError` when it cannot be opened or lacks weights.
     """
-    try:
-        kind = AutoConfig.from_pretrained(str(folder)).model_type
-        chosen: Any = CLIPVisionModel if kind in ("clip", "clip_vision_model") else AutoModel
-        model, report = chosen.from_pretrained(str(folder), dtype=dtype, output_loading_info=True)
-    except OSError as error:
-        raise UsageError(f"the vision tower {folder} could not be opened: {error}") from None
+    config = model_config(folder)
+    is_clip = config.model_type in ("clip", "clip_vision_model")
+    chosen: Any = CLIPVisionModel if is_clip else AutoModel
+    if is_clip:
+        config = read_vision_config(folder)
+    check_part(folder, chosen, config)
+    with blame(folder):
+        model, report = chosen.from_pretrained(
+            str(folder), config=config, dtype=dtype, output_loading_info=True
+        )
     if report["missing_keys"]:
         raise UsageError(
             f"the vision tower {folder} lacks weights: {', '.join(sorted(report['missing_keys']))}."

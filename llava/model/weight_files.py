@@ -1,16 +1,17 @@
 """The weight files of a checkpoint folder: which there are, and their hash. Free of torch."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from llava.errors import UsageError
+from llava.model_files import read_model_json
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 ADAPTER_CONFIG_NAME = "adapter_config.json"
 ADAPTER_WEIGHTS_NAME = "adapter_model.safetensors"
+ADAPTER_FILES = (ADAPTER_WEIGHTS_NAME, "adapter_model.bin")
 PROJECTOR_NAME = "mm_projector.bin"
 NON_LORA_NAME = "non_lora_trainables.bin"
 WEIGHT_FILES = (
@@ -18,7 +19,8 @@ WEIGHT_FILES = (
     ("pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
 """Names of a whole model's weights and of the index over their shards, in the order they are looked for."""
-SMALL_WEIGHTS = (ADAPTER_WEIGHTS_NAME, "adapter_model.bin", NON_LORA_NAME, PROJECTOR_NAME)
+SMALL_WEIGHTS = (*ADAPTER_FILES, NON_LORA_NAME, PROJECTOR_NAME)
+SUFFIXES = (".safetensors", ".bin")
 CONFIG_FILES = (
     "config.json", "adapter_config.json", "preprocessor_config.json", "processor_config.json",
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
@@ -36,14 +38,26 @@ def weight_files(folder: Path) -> list[Path]:
         if (folder / whole).is_file():
             return [folder / whole]
         if (folder / index).is_file():
-            shards = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values()
-            files = [folder / name for name in sorted(set(shards))]
+            files = [folder / name for name in shards_of(folder / index)]
             missing = [file.name for file in files if not file.is_file()]
             if missing:
                 raise UsageError(f"{folder / index} names files that are not there: {', '.join(missing)}.")
             return files
     names = ", ".join(name for pair in WEIGHT_FILES for name in pair)
     raise UsageError(f"{folder} holds no weights (none of {names}); is it a checkpoint folder?")
+
+
+def shards_of(index: Path) -> list[str]:
+    """The names of the shards in an index, sorted; `UsageError` for what is no index or leads elsewhere."""
+    names = read_model_json(index).get("weight_map")
+    if not isinstance(names, dict) or not names or not all(isinstance(one, str) for one in names.values()):
+        raise UsageError(f"{index} has no weight_map of tensors to file names; get the file again.")
+    for name in names.values():
+        if Path(name).name != name or Path(name).suffix not in SUFFIXES or not name.isprintable():
+            raise UsageError(
+                f"{index} names {name!r} as a shard; a {' or '.join(SUFFIXES)} file beside it was wanted."
+            )
+    return sorted(set(names.values()))
 
 
 def has_weights(folder: Path) -> bool:

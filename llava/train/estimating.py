@@ -1,17 +1,16 @@
 """What a training command line would take, without a run; `llava.train.estimate` is the command."""
 
 import logging
-import sys
 
 import torch
-from transformers import AutoConfig
 
 from llava.errors import UsageError
 from llava.model.builder import is_llava, is_ours, read_contents
 from llava.model.config import LlavaConfig
-from llava.model.contents import read_config
+from llava.model.contents import model_config, own_config
 from llava.model.locations import find_folder
 from llava.model.vision_tower import read_vision_config
+from llava.terminal import say
 from llava.tokenizer import load_tokenizer
 from llava.train.arguments import DataArguments, ModelArguments, parse_arguments
 from llava.train.collator import PackingCollator
@@ -41,7 +40,7 @@ def run(argv: list[str]) -> None:
         for title in (WITHOUT, WITH)
     }
     room = memory_for(training_args.device, loaded=0)
-    sys.stdout.write(
+    say(
         f"{table(columns)}\nLargest of the first batches: {shape}.\n"
         f"{training_args.device} has {room / 1e9:.1f} GB free.\n"
     )
@@ -52,7 +51,7 @@ def config_of(model_args: ModelArguments, data_args: DataArguments, *, cache_dir
     folder = find_folder(model_args.model_name_or_path, cache=cache_dir)
     if is_llava(folder):
         if is_ours(folder):
-            return LlavaConfig.from_dict(read_config(folder))
+            return own_config(folder)
         return read_contents(folder).config
     if not model_args.vision_tower:
         raise UsageError(
@@ -60,7 +59,7 @@ def config_of(model_args: ModelArguments, data_args: DataArguments, *, cache_dir
         )
     tower = find_folder(model_args.vision_tower, cache=cache_dir)
     return LlavaConfig(
-        text_config=AutoConfig.from_pretrained(str(folder)),
+        text_config=model_config(folder),
         vision_config=read_vision_config(tower),
         mm_projector_type=model_args.mm_projector_type,
         mm_vision_select_layer=model_args.mm_vision_select_layer,

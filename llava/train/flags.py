@@ -5,13 +5,13 @@ A command line is seen as flags with their words; where a flag is given twice, t
 
 import difflib
 import json
-import sys
 from collections.abc import Collection, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 
 from llava.errors import UsageError
+from llava.terminal import say
 from llava.train.own_arguments import GROUPS, own_flag_names
 from llava.train.trainer_flags import TRAINER_FLAGS
 
@@ -75,6 +75,10 @@ SOME_VALUES: dict[str, tuple[tuple[str, ...], str]] = {
         ("random", "group_by_length"),
         "the order is random by picture, or by length; use random or group_by_length",
     ),
+    "resume_from_checkpoint": (
+        ("True", ""),
+        "a run goes on by itself, from the newest checkpoint of its own --output_dir and from no other",
+    ),
     "eval_strategy": (
         ("no",),
         "there is no evaluation during training; set it to no and evaluate afterwards",
@@ -131,7 +135,7 @@ def check_flags(argv: Sequence[str]) -> None:
     values that do not work here, a tracker or DeepSpeed that is not installed.
     """
     if any(word in ("-h", "--help") for word in argv):
-        sys.stdout.write(help_text())
+        say(help_text())
         raise SystemExit(0)
     flags = split_flags(argv)
     known = known_flags()

@@ -24,6 +24,7 @@ from llava.train.collator import PackingCollator
 from llava.train.conversations import ConversationDataset, Encoding, check_long_samples, open_store
 from llava.train.kept_features import kept_features
 from llava.train.length_grouping import length_of, modality_length_of
+from llava.train.resume_files import refuse_pickled_code
 from llava.train.sample_index import Sample, SampleIndex
 from llava.train.sampler import EpochSampler, LengthOrder, PictureOrder
 from llava.train.saving import CheckpointWriter
@@ -44,6 +45,8 @@ def run(argv: list[str], *, callbacks: Sequence[TrainerCallback] = ()) -> None:
     )
     set_seed(training_args.seed)
     resume_from = check_output_folder(Path(training_args.output_dir))
+    if resume_from is not None:
+        refuse_pickled_code(resume_from)
     samples = read_checked(data_args.data_path, data_args.image_folder, mode=data_args.check_pictures)
 
     with whole_on_every_rank(training_args):

@@ -4,7 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.faults.hostile_models import little_memory, originals, ours
 from tests.faults.table import ROWS_KEY
+
+__all__ = ["little_memory", "originals", "ours"]
 
 SURVIVED, REFUSED = "survived", "refused"
 """Verdicts: the result is that of an undisturbed run, or a clear message came before any harm."""

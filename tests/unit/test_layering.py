@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "llava"
 
 COMMON = (
-    *("tokenizer", "images", "anyres", "constants", "errors"),
+    *("tokenizer", "images", "anyres", "constants", "errors", "model_files", "terminal"),
     *("records", "strict_json", "findings", "picture_checks"),
 )
 MAY_IMPORT = {
