@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 
 from llava.errors import UsageError
@@ -49,6 +50,17 @@ def weights_hash(folder: Path) -> str:
     """SHA-256 over the weight files of a checkpoint (full, adapter or projector), in a fixed order."""
     small = [folder / name for name in SMALL_WEIGHTS if (folder / name).is_file()]
     files = weight_files(folder) if has_weights(folder) or not small else small
+    states = [file.stat() for file in files]
+    return hash_of_files(
+        tuple(files), tuple((state.st_size, state.st_mtime_ns, state.st_ino) for state in states)
+    )
+
+
+@lru_cache(maxsize=8)
+def hash_of_files(files: tuple[Path, ...], states: tuple[tuple[int, int, int], ...]) -> str:
+    """SHA-256 over files, read once as long as their `states` (bytes, time, inode) stay: every save of an
+    adapter asks for its base's.
+    """
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:

@@ -5,6 +5,7 @@ stage.
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,24 +15,30 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_pt_utils import get_model_param_count
 
 from llava.conversation import training_template
-from llava.errors import UsageError
 from llava.model.compiled import compile_layers
 from llava.model.config import LlavaConfig
 from llava.processing import load_image, process_image
-from llava.train.arguments import ModelArguments, TrainingArguments, parse_arguments
+from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, parse_arguments
+from llava.train.checkpoint_store import CheckpointStore
 from llava.train.collator import PackingCollator
 from llava.train.conversations import ConversationDataset, Encoding, check_long_samples, open_store
+from llava.train.disk_room import check_room, estimate_saves
+from llava.train.fingerprint import facts_of
 from llava.train.kept_features import kept_features
 from llava.train.length_grouping import length_of, modality_length_of
+from llava.train.manifest import Facts
+from llava.train.ranks_agree import on_first_rank
+from llava.train.rehearsal import rehearse_saving
+from llava.train.resuming import find_resume, is_finished, output_folder, refuse_result, step_of
 from llava.train.sample_index import Sample, SampleIndex
 from llava.train.sampler import EpochSampler, LengthOrder, PictureOrder
 from llava.train.samples import check_pictures, read_samples
 from llava.train.saving import CheckpointWriter
 from llava.train.starting_model import Start, build_for_training, choose_trainable, whole_on_every_rank
 from llava.train.step_memory import checkpointing_for, largest_shape, set_checkpointing
-from llava.train.summary import module_table, samples_per_step, show_sample, steps_of
+from llava.train.summary import module_table, position_after, samples_per_step, show_sample, steps_of
 from llava.train.token_store import TokenStore
-from llava.train.trainer import LlavaTrainer, last_checkpoint, step_of
+from llava.train.trainer import LlavaTrainer
 
 logger = logging.getLogger("llava")
 
@@ -42,10 +49,23 @@ def run(argv: list[str], *, callbacks: Sequence[TrainerCallback] = ()) -> None:
     logging.basicConfig(
         format="%(message)s", level=logging.INFO if training_args.process_index == 0 else logging.ERROR
     )
+    with output_folder(Path(training_args.output_dir), leads=training_args.process_index == 0):
+        run_in_folder(model_args, data_args, training_args, callbacks)
+
+
+def run_in_folder(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    training_args: TrainingArguments,
+    callbacks: Sequence[TrainerCallback],
+) -> None:
+    """The run, in an output folder that no other run uses."""
     set_seed(training_args.seed)
-    resume_from = check_output_folder(Path(training_args.output_dir))
     samples = read_samples(data_args.data_path, data_args.image_folder)
     check_pictures(samples, data_args.check_pictures)
+    origin = find_origin(model_args, data_args, training_args, samples)
+    if origin is None:
+        return
 
     with whole_on_every_rank(training_args):
         start = build_for_training(model_args, data_args, training_args)
@@ -72,14 +92,17 @@ def run(argv: list[str], *, callbacks: Sequence[TrainerCallback] = ()) -> None:
         training_args,
         sampler=sampler,
         writer=writer_of(start, model_args, training_args),
+        store=CheckpointStore(Path(training_args.output_dir), origin.facts, leads=training_args.should_save),
+        position_of=partial(position_after, args=training_args, num_samples=len(samples)),
         train_dataset=dataset,
         callbacks=list(callbacks),
         data_collator=collator,
     )
-    announce(trainer, dataset, resume_from)
+    announce(trainer, dataset, origin.checkpoint)
+    on_first_rank(partial(prepare_saving, trainer))
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
-    finish(trainer, time.perf_counter() - started, steps_before=step_of(resume_from))
+    trainer.train(resume_from_checkpoint=None if origin.checkpoint is None else str(origin.checkpoint))
+    finish(trainer, time.perf_counter() - started, steps_before=step_of(origin.checkpoint))
     leave_group()
 
 
@@ -151,25 +174,55 @@ def open_pixels(path: str, *, image_processor: BaseImageProcessor, image_aspect_
     return process_image(load_image(path), image_processor, image_aspect_ratio=image_aspect_ratio)
 
 
-def check_output_folder(folder: Path) -> Path | None:
-    """The checkpoint to go on from, None for a fresh start; `UsageError` when the folder holds a finished or
-    foreign run.
-    """
-    if not folder.exists():
-        return None
-    if not folder.is_dir():
-        raise UsageError(f"--output_dir {folder} is a file; name a folder.")
-    checkpoint = last_checkpoint(folder)
-    if checkpoint is None and any(folder.glob("*.safetensors")):
-        raise UsageError(
-            f"--output_dir {folder} already holds a finished run; name another folder or remove it."
-        )
-    foreign = [entry.name for entry in folder.iterdir() if (entry / "config.json").is_file()]
-    if checkpoint is None and foreign and not any(name.startswith("checkpoint-") for name in foreign):
-        raise UsageError(
-            f"--output_dir {folder} holds other runs ({', '.join(foreign[:3])}); name another folder."
-        )
-    return checkpoint
+@dataclass(frozen=True)
+class Origin:
+    """Where a run begins: a checkpoint or None, and what its own checkpoints will carry."""
+
+    checkpoint: Path | None
+    facts: Facts
+
+
+def find_origin(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    training_args: TrainingArguments,
+    samples: Sequence[Sample],
+) -> Origin | None:
+    """Where the run goes on, the same on all ranks; None when its result is already there, whole."""
+    folder = Path(training_args.output_dir)
+    steps = steps_of(
+        len(samples),
+        global_batch=samples_per_step(training_args),
+        epochs=training_args.num_train_epochs,
+        max_steps=training_args.max_steps,
+    )
+
+    def find() -> Origin | None:
+        facts = facts_of(model_args, data_args, training_args, samples)
+        if is_finished(folder, facts, steps=steps):
+            logger.info("%s holds the whole result of this run; there is nothing left to do.", folder)
+            return None
+        checkpoint = find_resume(folder, facts, force=training_args.force_resume)
+        if checkpoint is None:
+            refuse_result(folder)
+        return Origin(checkpoint, facts)
+
+    return on_first_rank(find)
+
+
+def prepare_saving(trainer: LlavaTrainer) -> None:
+    """Before the first step: room on the disk, and a rehearsal of the end. On one rank; `UsageError`."""
+    args, store = trainer.args, trainer.store
+    size = estimate_saves(
+        trainer.model,
+        kind=trainer.writer.kind,
+        optimizer=str(args.optim),
+        engine=bool(args.deepspeed),
+        only_model=args.save_only_model,
+    )
+    store.size_hint = size.checkpoint
+    check_room(store.output_dir, size, saves=int(args.save_strategy != "no"), limit=args.save_total_limit)
+    rehearse_saving(trainer.writer, trainer.model, store.output_dir)
 
 
 def announce(trainer: LlavaTrainer, dataset: ConversationDataset, resume_from: Path | None) -> None:
@@ -197,8 +250,7 @@ def announce(trainer: LlavaTrainer, dataset: ConversationDataset, resume_from: P
 def finish(trainer: LlavaTrainer, seconds: float, *, steps_before: int) -> None:
     """Write the result into the output folder and say where it is and how long this process took."""
     args = trainer.args
-    trainer.save_model()
-    trainer.save_state()
+    trainer.save_result()
     num_samples = trainer.sampler.num_samples
     steps_per_epoch = steps_of(num_samples, global_batch=samples_per_step(args), epochs=1, max_steps=-1)
     steps = trainer.state.global_step - steps_before

@@ -1,9 +1,16 @@
 """A closing table of all injected faults: what was done, what happened, whether that is what must happen."""
 
+import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.faults.trainings import Trainings
 
 SURVIVED, REFUSED = "survived", "refused"
 """Verdicts: the result is that of an undisturbed run, or a clear message came before any harm."""
@@ -44,3 +51,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     width = max(len(fault) for fault, _, _ in counts)
     for (fault, happened, verdict), count in counts.items():
         terminalreporter.write_line(f"{count:>6} x {fault:<{width}}  {verdict:<9} {happened}")
+
+
+@pytest.fixture(scope="session")
+def trainings() -> Iterator["Trainings"]:
+    """Tiny trainings in forks of one warm process; in memory where that is possible, syncing is free there."""
+    from tests.faults.trainings import warm_trainings
+
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        with warm_trainings(Path(folder)) as found:
+            yield found
