@@ -55,10 +55,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def trainings() -> Iterator["Trainings"]:
-    """Tiny trainings in forks of one warm process; in memory where that is possible, syncing is free there."""
+    """Tiny trainings in forks of one warm process; in memory where that is possible, as syncing is free
+    there.
+    """
     from tests.faults.trainings import warm_trainings
 
     memory = Path("/dev/shm")
-    with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
-        with warm_trainings(Path(folder)) as found:
-            yield found
+    place = memory if os.access(memory, os.W_OK) else None
+    with TemporaryDirectory(dir=place) as folder, warm_trainings(Path(folder)) as found:
+        yield found

@@ -7,6 +7,7 @@ when it forks: no pool of torch or OpenMP has been used here.
 """
 
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -128,7 +129,7 @@ def inject(faults: dict, output_dir: str) -> list[TrainerCallback]:
         callbacks.append(RecordOrder(faults["order"]))
     if "record" in faults:
         log = open(faults["record"], "a", buffering=1)  # noqa: SIM115 - as long as the process
-        watch_operations(output_dir, lambda operation: print(operation, file=log))  # noqa: T201
+        watch_operations(output_dir, lambda operation: print(operation, file=log))
     if "kill_at_operation" in faults:
         left = [faults["kill_at_operation"]]
 
@@ -186,7 +187,14 @@ def wait(pid: int, seconds: float) -> int:
 
 def serve() -> None:
     """Answer jobs until stdin ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
     torch.set_num_threads(1)
+    recipe.checkpointing_for = lambda *_: False  # estimating memory is a third of a run, and not tested here
+    with contextlib.suppress(ImportError):
+        import deepspeed  # noqa: F401 - accelerate imports it in every run where it is installed
+    gc.collect()
+    gc.freeze()
     for line in sys.stdin:
         job = json.loads(line)
         if "wait" in job:
@@ -195,8 +203,8 @@ def serve() -> None:
             answer = os.fork()
             if answer == 0:
                 run_job(job)
-        sys.stdout.write(f"{answer}\n")
-        sys.stdout.flush()
+        answers.write(f"{answer}\n")
+        answers.flush()
 
 
 if __name__ == "__main__":
