@@ -15,6 +15,7 @@ from pathlib import Path
 
 COMPLETE_NAME = "complete.json"
 FORMAT = 1
+SEAL = "sha256 of the rest"
 MOST_THREADS = 8
 CHECKPOINT, RESULT = "checkpoint", "result"
 WEIGHTS = re.compile(r"(model|adapter_model)(-\d+-of-\d+)?\.safetensors|mm_projector\.bin")
@@ -70,8 +71,15 @@ class Manifest:
         return sum(size for size, _ in self.files.values())
 
     def text(self) -> str:
-        """As JSON."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, sort_keys=True) + "\n"
+        """As JSON, with a sum of its own."""
+        return sealed({"format": FORMAT, **asdict(self)})
+
+
+def sealed(values: dict) -> str:
+    """JSON with the SHA-256 of its values, so that a flipped bit in a manifest itself is seen."""
+    body = {key: value for key, value in values.items() if key != SEAL}
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**body, SEAL: digest}, indent=1, sort_keys=True) + "\n"
 
 
 def required_problem(manifest: Manifest) -> str | None:
@@ -116,13 +124,19 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a folder; `DamagedError` without one, or when it is no manifest of this format."""
     file = folder / COMPLETE_NAME
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        values = json.loads(text)
     except FileNotFoundError:
         raise DamagedError(f"it has no {COMPLETE_NAME}: its saving was interrupted") from None
     except (OSError, ValueError) as error:
         raise DamagedError(f"{COMPLETE_NAME} cannot be read ({error})") from None
     try:
-        return parse_manifest(values)
+        manifest = parse_manifest(values)
+        if sealed(values) != text:
+            raise DamagedError(f"{COMPLETE_NAME} changed since saving")
+        return manifest
+    except DamagedError:
+        raise
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise DamagedError(f"{COMPLETE_NAME} is no manifest of format {FORMAT} ({error!r})") from None
 

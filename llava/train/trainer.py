@@ -127,13 +127,15 @@ class LlavaTrainer(Trainer):
         """The state of the run and of its callbacks."""
         if not self.args.should_save:
             return
+        kept = self.state.stateful_callbacks or {}
         for callback in [*self.callback_handler.callbacks, self.control]:
-            if isinstance(callback, ExportableState):
-                name, kept = callback.__class__.__name__, self.state.stateful_callbacks
-                if isinstance(kept[name], list):
-                    kept[name].append(callback.state())
-                else:
-                    kept[name] = callback.state()
+            if not isinstance(callback, ExportableState):
+                continue
+            name = callback.__class__.__name__
+            if isinstance(kept[name], list):
+                kept[name].append(callback.state())
+            else:
+                kept[name] = callback.state()
         self.state.save_to_json(str(folder / "trainer_state.json"))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
