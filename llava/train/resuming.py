@@ -139,7 +139,8 @@ def tell(chosen: Candidate, skipped: Sequence[str], facts: Facts) -> None:
         logger.warning("Going on from %s; not used:%s", chosen.folder.name, lines(skipped))
     if chosen.differs:
         logger.warning(
-            "--force_resume: %s is of a run with other data or flags:%s",
+            "--force_resume: %s is of a run with other data or flags (its rates, their schedule and the "
+            "optimiser's other settings go on as they were saved):%s",
             chosen.folder.name,
             lines(chosen.differs),
         )

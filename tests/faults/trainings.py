@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -97,8 +98,27 @@ class Trainings:
         """Begin a run: its process id and log."""
         self.count += 1
         log = self.folder / f"{self.count}.log"
-        job = {"flags": self.flags(output_dir, kind, *more), "faults": faults, "log": str(log)}
+        environment = faults.pop("environment", {})
+        flags = self.flags(output_dir, kind, *more)
+        job = {"flags": flags, "faults": faults, "log": str(log), "environment": environment}
         return self._ask(job), log
+
+    def run_ranks(self, output_dir: Path, kind: str, *more: str, **faults: object) -> list[Outcome]:
+        """A run of two ranks; faults are lists with one entry for each of them, None for no such fault."""
+        port = free_port()
+        started = []
+        for rank in range(2):
+            own = {name: values[rank] for name, values in faults.items() if values[rank] is not None}
+            environment = {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": "2",
+                "LOCAL_WORLD_SIZE": "2",
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+            }
+            started.append(self.start(output_dir, kind, *more, environment=environment, **own))
+        return [self.end_of(*entry) for entry in started]
 
     def run(self, output_dir: Path, kind: str, *more: str, **faults: object) -> Outcome:
         """A run from its beginning to its end."""
@@ -130,6 +150,13 @@ class Trainings:
             self.run(folder, kind, *more).ended_well()
             self.known[key] = sums(folder, kind)
         return self.known[key]
+
+
+def free_port() -> int:
+    """A port of this machine that nobody uses now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
 
 def sums(output_dir: Path, kind: str) -> dict[str, str]:

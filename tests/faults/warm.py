@@ -22,6 +22,7 @@ from transformers import TrainerCallback
 
 from llava.errors import exit_on_usage_error
 from llava.train import recipe
+from llava.train.collator import PackingCollator
 
 WRITING = os.O_WRONLY | os.O_RDWR
 OPERATIONS = ("os.rename", "os.remove", "os.rmdir", "os.mkdir")
@@ -57,25 +58,20 @@ class WaitAt(TrainerCallback):
 
 
 class RecordOrder(TrainerCallback):
-    """Write the ids of the samples of each step, which the collator saw, as JSON lines."""
+    """Write the ids of the samples of each batch that is drawn for training, a JSON list a line."""
 
     def __init__(self, file: str) -> None:
         self.file = Path(file)
-        self.seen: list[str] = []
 
-    def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs) -> None:
-        collate = train_dataloader.base_dataloader.collate_fn
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        collate, file = PackingCollator.__call__, self.file
 
-        def watched(examples: list) -> dict:
-            self.seen += [example.sample_id for example in examples if example is not None]
-            return collate(examples)
+        def watched(collator: PackingCollator, examples: list) -> dict:
+            with file.open("a") as stream:
+                stream.write(json.dumps([entry.sample_id for entry in examples if entry is not None]) + "\n")
+            return collate(collator, examples)
 
-        train_dataloader.base_dataloader.collate_fn = watched
-
-    def on_step_end(self, args, state, control, **kwargs) -> None:
-        with self.file.open("a") as stream:
-            stream.write(json.dumps([state.global_step, sorted(self.seen)]) + "\n")
-        self.seen.clear()
+        PackingCollator.__call__ = watched
 
 
 def kill_me() -> None:
@@ -155,6 +151,7 @@ def run_job(job: dict) -> None:
         log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        os.environ.update(job["environment"])
         flags = job["flags"]
         callbacks = inject(job["faults"], flags[flags.index("--output_dir") + 1])
         exit_on_usage_error(recipe.run)(flags, callbacks=callbacks)
