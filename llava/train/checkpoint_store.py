@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from llava.train.disk_room import SavingError, full_disk_message, is_full_disk
+from llava.train.disk_room import SaveSize, SavingError, full_disk_message, is_full_disk
 from llava.train.durable import (
     RESULT_FOLDER,
     SAVING,
@@ -43,14 +43,14 @@ Part = Callable[[Path], object]
 class CheckpointStore:
     """The checkpoints of one output folder. `leads`: this process makes folders appear (one per file system).
 
-    `size_hint`: bytes of one checkpoint, for messages.
+    `size` may be set to what a save is expected to take, for messages.
     """
 
-    def __init__(self, output_dir: Path, facts: Facts, *, leads: bool, size_hint: int = 0) -> None:
+    def __init__(self, output_dir: Path, facts: Facts, *, leads: bool) -> None:
         self.output_dir = output_dir
         self.facts = facts
         self.leads = leads
-        self.size_hint = size_hint
+        self.size = SaveSize(0, 0)
 
     def save_checkpoint(
         self,
@@ -129,12 +129,15 @@ class CheckpointStore:
         if not errors:
             return
         free = free_bytes(self.output_dir)
-        needed = max(self.size_hint, sum(file.stat().st_size for file in staged.rglob("*") if file.is_file()))
+        written = sum(file.stat().st_size for file in staged.rglob("*") if file.is_file())
+        expected = self.size.result if staged.name == RESULT_FOLDER else self.size.checkpoint
         if self.leads and not has_manifest(staged):  # whole files are put in place by the next start
             shutil.rmtree(staged.parent, ignore_errors=True)
         first = errors[0]
         if any(map(is_full_disk, errors)):
-            text = full_disk_message(staged.name, self.output_dir, errors, needed=needed, free=free)
+            text = full_disk_message(
+                staged.name, self.output_dir, errors, needed=max(expected, written), free=free
+            )
             raise SavingError(text) from None
         if isinstance(first, Exception):
             raise first

@@ -25,7 +25,7 @@ from llava.train.manifest import Facts
 from llava.train.memory import processes_here
 from llava.train.sample_index import Sample, SampleIndex
 from llava.train.samples import FULL_CHECK_LIMIT
-from llava.train.summary import samples_per_step, steps_of
+from llava.train.summary import planned_steps, samples_per_step
 
 logger = logging.getLogger(__name__)
 
@@ -102,17 +102,22 @@ def facts_of(
         "data": hash_of_texts(index),
         "pictures": hash_of_pictures(index),
     }
-    world_size = training_args.world_size
-    here = processes_here() if training_args.save_on_each_node else world_size
-    first = training_args.process_index if training_args.save_on_each_node else 0
     return Facts(
         fingerprint={name: as_json(value) for name, value in sorted(fingerprint.items())},
         seed=training_args.seed,
-        ranks=tuple(range(first, first + here)),
-        world_size=world_size,
+        ranks=ranks_of(training_args),
+        world_size=training_args.world_size,
         deepspeed=bool(training_args.deepspeed),
         versions=versions(),
     )
+
+
+def ranks_of(args: TrainingArguments) -> tuple[int, ...]:
+    """Ranks whose files lie in this file system's checkpoints: all, or those of this machine."""
+    if not args.save_on_each_node:
+        return tuple(range(args.world_size))
+    first = args.process_index - args.local_process_index
+    return tuple(range(first, first + processes_here()))
 
 
 def picked(arguments: object, names: Sequence[str]) -> dict[str, object]:
@@ -129,15 +134,11 @@ def as_json(value: object) -> object:
 def order_facts(args: TrainingArguments, num_samples: int) -> dict[str, object]:
     """Which samples a step takes, and how many steps shape the schedule."""
     by_length = args.packing == "none" and (args.group_by_modality_length or args.group_by_length)
-    global_batch = samples_per_step(args)
-    steps = steps_of(
-        num_samples, global_batch=global_batch, epochs=args.num_train_epochs, max_steps=args.max_steps
-    )
     constant = as_json(args.lr_scheduler_type) in CONSTANT_SCHEDULES
     return {
-        "samples per step": global_batch,
+        "samples per step": samples_per_step(args),
         "samples per device, of which lengths are grouped": args.train_batch_size if by_length else None,
-        "steps of the schedule": None if constant else steps,
+        "steps of the schedule": None if constant else planned_steps(args, num_samples),
         "deepspeed": engine_facts(args),
     }
 

@@ -5,7 +5,6 @@ stage.
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,21 +21,24 @@ from llava.train.arguments import DataArguments, ModelArguments, TrainingArgumen
 from llava.train.checkpoint_store import CheckpointStore
 from llava.train.collator import PackingCollator
 from llava.train.conversations import ConversationDataset, Encoding, check_long_samples, open_store
-from llava.train.disk_room import check_room, estimate_saves
-from llava.train.fingerprint import facts_of
 from llava.train.kept_features import kept_features
 from llava.train.length_grouping import length_of, modality_length_of
-from llava.train.manifest import Facts
 from llava.train.ranks_agree import on_first_rank
-from llava.train.rehearsal import rehearse_saving
-from llava.train.resuming import find_resume, is_finished, output_folder, refuse_result, step_of
+from llava.train.rehearsal import prepare_saving
+from llava.train.resuming import find_origin, output_folder, step_of
 from llava.train.sample_index import Sample, SampleIndex
 from llava.train.sampler import EpochSampler, LengthOrder, PictureOrder
 from llava.train.samples import check_pictures, read_samples
 from llava.train.saving import CheckpointWriter
 from llava.train.starting_model import Start, build_for_training, choose_trainable, whole_on_every_rank
 from llava.train.step_memory import checkpointing_for, largest_shape, set_checkpointing
-from llava.train.summary import module_table, position_after, samples_per_step, show_sample, steps_of
+from llava.train.summary import (
+    module_table,
+    position_after,
+    samples_per_step,
+    show_sample,
+    steps_of,
+)
 from llava.train.token_store import TokenStore
 from llava.train.trainer import LlavaTrainer
 
@@ -172,57 +174,6 @@ def leave_group() -> None:
 def open_pixels(path: str, *, image_processor: BaseImageProcessor, image_aspect_ratio: str) -> torch.Tensor:
     """A picture file to (3, H, W)."""
     return process_image(load_image(path), image_processor, image_aspect_ratio=image_aspect_ratio)
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a run begins: a checkpoint or None, and what its own checkpoints will carry."""
-
-    checkpoint: Path | None
-    facts: Facts
-
-
-def find_origin(
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    training_args: TrainingArguments,
-    samples: Sequence[Sample],
-) -> Origin | None:
-    """Where the run goes on, the same on all ranks; None when its result is already there, whole."""
-    folder = Path(training_args.output_dir)
-    steps = steps_of(
-        len(samples),
-        global_batch=samples_per_step(training_args),
-        epochs=training_args.num_train_epochs,
-        max_steps=training_args.max_steps,
-    )
-
-    def find() -> Origin | None:
-        facts = facts_of(model_args, data_args, training_args, samples)
-        if is_finished(folder, facts, steps=steps):
-            logger.info("%s holds the whole result of this run; there is nothing left to do.", folder)
-            return None
-        checkpoint = find_resume(folder, facts, force=training_args.force_resume)
-        if checkpoint is None:
-            refuse_result(folder)
-        return Origin(checkpoint, facts)
-
-    return on_first_rank(find)
-
-
-def prepare_saving(trainer: LlavaTrainer) -> None:
-    """Before the first step: room on the disk, and a rehearsal of the end. On one rank; `UsageError`."""
-    args, store = trainer.args, trainer.store
-    size = estimate_saves(
-        trainer.model,
-        kind=trainer.writer.kind,
-        optimizer=str(args.optim),
-        engine=bool(args.deepspeed),
-        only_model=args.save_only_model,
-    )
-    store.size_hint = size.checkpoint
-    check_room(store.output_dir, size, saves=int(args.save_strategy != "no"), limit=args.save_total_limit)
-    rehearse_saving(trainer.writer, trainer.model, store.output_dir)
 
 
 def announce(trainer: LlavaTrainer, dataset: ConversationDataset, resume_from: Path | None) -> None:

@@ -4,6 +4,7 @@ An adapter or a projector is written and read back. Of a full model, which is la
 and processor are written, and the names, types and sharing of its weights are checked.
 """
 
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +17,33 @@ from llava.model.checkpoint import read_projector
 from llava.model.key_names import HEAD, OURS
 from llava.model.stored_tensors import read_tensors
 from llava.model.weight_files import ADAPTER_WEIGHTS_NAME, PROJECTOR_NAME
+from llava.train.disk_room import check_room, estimate_saves, in_words
 from llava.train.durable import SAVING
 from llava.train.saving import CheckpointWriter
+from llava.train.summary import planned_steps, saves_of
+from llava.train.trainer import LlavaTrainer
+
+logger = logging.getLogger(__name__)
 
 SHOWN = 5
+
+
+def prepare_saving(trainer: LlavaTrainer) -> None:
+    """Before the first step: room on the disk, and a rehearsal of the end. On one rank; `UsageError`."""
+    args, store = trainer.args, trainer.store
+    size = store.size = estimate_saves(
+        trainer.model,
+        kind=trainer.writer.kind,
+        optimizer=str(args.optim),
+        engine=bool(args.deepspeed),
+        only_model=args.save_only_model,
+    )
+    logger.info(
+        "A checkpoint takes about %s, the result %s.", in_words(size.checkpoint), in_words(size.result)
+    )
+    saves = saves_of(args, planned_steps(args, trainer.sampler.num_samples))
+    check_room(store.output_dir, size, saves=saves, limit=args.save_total_limit)
+    rehearse_saving(trainer.writer, trainer.model, store.output_dir)
 
 
 def rehearse_saving(writer: CheckpointWriter, model: nn.Module, output_dir: Path) -> None:

@@ -7,15 +7,18 @@ none that can be used, that is an error and no fresh start.
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llava.errors import UsageError
+from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 from llava.train.durable import checkpoint_folders, step_in_name, tidy
-from llava.train.fingerprint import differences
+from llava.train.fingerprint import differences, facts_of, ranks_of
 from llava.train.manifest import COMPLETE_NAME, RESULT, DamagedError, Facts, Manifest, read_manifest, verify
 from llava.train.ranks_agree import on_first_rank
 from llava.train.run_lock import locked
+from llava.train.sample_index import Sample
+from llava.train.summary import planned_steps
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +72,42 @@ def refuse_result(folder: Path) -> None:
         raise UsageError(
             f"--output_dir {folder} already holds a finished run; name another folder or remove it."
         )
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a run begins: a checkpoint or None, and what its own checkpoints will carry."""
+
+    checkpoint: Path | None
+    facts: Facts
+
+
+def find_origin(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    training_args: TrainingArguments,
+    samples: Sequence[Sample],
+) -> Origin | None:
+    """Where the run goes on, the same on all ranks; None when its result is already there, whole.
+
+    `UsageError` as `find_resume` says, and for a folder that holds another run's result.
+    """
+    folder = Path(training_args.output_dir)
+
+    def find() -> Origin | None:
+        facts = facts_of(model_args, data_args, training_args, samples)
+        if is_finished(folder, facts, steps=planned_steps(training_args, len(samples))):
+            logger.info("%s holds the whole result of this run; there is nothing left to do.", folder)
+            return None
+        checkpoint = find_resume(folder, facts, force=training_args.force_resume)
+        if checkpoint is None:
+            refuse_result(folder)
+        return Origin(checkpoint, facts)
+
+    origin = on_first_rank(find)
+    if origin is None:
+        return None
+    return Origin(origin.checkpoint, replace(origin.facts, ranks=ranks_of(training_args)))
 
 
 @dataclass(frozen=True)

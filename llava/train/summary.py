@@ -73,6 +73,26 @@ def steps_of(num_samples: int, *, global_batch: int, epochs: float, max_steps: i
     return max_steps if max_steps > 0 else math.ceil(math.ceil(num_samples / global_batch) * epochs)
 
 
+def planned_steps(args: TrainingArguments, num_samples: int) -> int:
+    """Optimiser steps of a whole run."""
+    return steps_of(
+        num_samples,
+        global_batch=samples_per_step(args),
+        epochs=args.num_train_epochs,
+        max_steps=args.max_steps,
+    )
+
+
+def saves_of(args: TrainingArguments, steps: int) -> int:
+    """Checkpoints that a run of so many steps saves, the last step's included."""
+    if args.save_strategy == "no":
+        return 0
+    if args.save_strategy != "steps":
+        return math.ceil(args.num_train_epochs)
+    every = args.save_steps if args.save_steps >= 1 else max(1, math.ceil(steps * args.save_steps))
+    return math.ceil(steps / every)
+
+
 def samples_per_step(args: TrainingArguments) -> int:
     """Samples of the global batch: over accumulation steps and ranks."""
     return args.train_batch_size * args.gradient_accumulation_steps * args.world_size

@@ -57,6 +57,29 @@ class WaitAt(TrainerCallback):
             time.sleep(600)
 
 
+class FillDisk(TrainerCallback):
+    """When training begins, something else takes `bytes` of the disk."""
+
+    def __init__(self, filler: dict) -> None:
+        self.filler = filler
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        Path(self.filler["path"]).write_bytes(b"\0" * self.filler["bytes"])
+
+
+class LimitFiles(TrainerCallback):
+    """After a step no file may be larger than so many bytes, by the kernel's limit."""
+
+    def __init__(self, step: int, largest: int) -> None:
+        self.step = step
+        self.largest = largest
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if state.global_step == self.step:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.largest,) * 2)
+
+
 class RecordOrder(TrainerCallback):
     """Write the ids of the samples of each batch that is drawn for training, a JSON list a line."""
 
@@ -135,9 +158,10 @@ def inject(faults: dict, output_dir: str) -> list[TrainerCallback]:
                 kill_me()
 
         watch_operations(output_dir, count)
-    if "largest_file" in faults:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (faults["largest_file"],) * 2)
+    if "fill_at_start" in faults:
+        callbacks.append(FillDisk(faults["fill_at_start"]))
+    if "largest_file_at" in faults:
+        callbacks.append(LimitFiles(*faults["largest_file_at"]))
     if "clock" in faults:
         real = time.time
         time.time = lambda: real() + faults["clock"]
