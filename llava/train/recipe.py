@@ -67,7 +67,7 @@ def run_in_folder(
     check_pictures(samples, data_args.check_pictures)
     origin = find_origin(model_args, data_args, training_args, samples)
     if origin is None:
-        return
+        return leave_group()
 
     with whole_on_every_rank(training_args):
         start = build_for_training(model_args, data_args, training_args)

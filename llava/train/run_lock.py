@@ -67,7 +67,8 @@ def lock_or_refuse(handle: int, file: Path) -> None:
     except OSError:
         holder = read_holder(handle)  # a file system without locks: the names in the file are all there is
         if holder and (holder["host"] != socket.gethostname() or is_alive(int(str(holder["pid"])))):
-            raise UsageError(taken_message(file, holder)) from None
+            gone = f" If no such run is there, remove {file}."
+            raise UsageError(taken_message(file, holder) + gone) from None
     else:
         holder = read_holder(handle)
         if holder:
@@ -111,7 +112,4 @@ def is_alive(pid: int) -> bool:
 def taken_message(file: Path, holder: dict[str, object] | None) -> str:
     """The refusal."""
     who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
-    return (
-        f"--output_dir {file.parent} is in use by a run ({who}); wait for it, stop it, or name another "
-        f"folder. If no such run is there, remove {file}."
-    )
+    return f"--output_dir {file.parent} is in use by a run ({who}); wait for it, stop it, or name another."

@@ -59,7 +59,7 @@ class Outcome:
         """The message of a run that was refused, without a traceback."""
         assert self.status == 2, f"status {self.status}\n{self.log[-3000:]}"
         assert "Traceback" not in self.log, self.log[-3000:]
-        return self.log[self.log.rindex("\nerror: ") :]
+        return f"\n{self.log}".rpartition("\nerror: ")[2]
 
 
 @dataclass
