@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from llava.train.disk_room import SaveSize, SavingError, full_disk_message, is_full_disk
+from llava.train.disk_room import SaveSize, SavingError, failed_save_message, is_system_error
 from llava.train.durable import (
     RESULT_FOLDER,
     SAVING,
@@ -134,8 +134,8 @@ class CheckpointStore:
         if self.leads and not has_manifest(staged):  # whole files are put in place by the next start
             shutil.rmtree(staged.parent, ignore_errors=True)
         first = errors[0]
-        if any(map(is_full_disk, errors)):
-            text = full_disk_message(
+        if any(map(is_system_error, errors)):
+            text = failed_save_message(
                 staged.name, self.output_dir, errors, needed=max(expected, written), free=free
             )
             raise SavingError(text) from None

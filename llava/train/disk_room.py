@@ -106,7 +106,14 @@ def is_full_disk(error: object) -> bool:
     return any(word in str(error).lower() for word in FULL_DISK_WORDS)
 
 
-def full_disk_message(
+def is_system_error(error: object) -> bool:
+    """Whether it is the system that refused, and no mistake of a program."""
+    return (
+        isinstance(error, OSError) or is_full_disk(error) or "os error" in str(error) or "Errno" in str(error)
+    )
+
+
+def failed_save_message(
     name: str, output_dir: Path, errors: Sequence[object], *, needed: int, free: int
 ) -> str:
     """What a user reads when `name` could not be saved."""
@@ -114,10 +121,12 @@ def full_disk_message(
     good = last_good(output_dir)
     left = f"{good.name} is whole" if good else "there is no earlier checkpoint"
     goes_on = "it goes on from there" if good else "it starts anew"
+    room = f"It takes about {in_words(needed)}, {in_words(free)} are free"
+    full = any(map(is_full_disk, errors))
+    remedy = "Free disk space (or lift a limit on the size of files)" if full else "Mend that"
     return (
-        f"{name} could not be saved in {output_dir}: {reason}. It takes about {in_words(needed)}, "
-        f"{in_words(free)} are free; {left}. Free disk space (or a limit on the size of files), then run the "
-        f"same command again: {goes_on}."
+        f"{name} could not be saved in {output_dir}: {reason}. {room}; {left}. {remedy}, then run the same "
+        f"command again: {goes_on}."
     )
 
 

@@ -34,7 +34,7 @@ KINDS = {
 }
 WEIGHTS = {"full": "model.safetensors", "lora": "adapter_model.safetensors", "projector": "mm_projector.bin"}
 KILLED = -9
-SECONDS = 120
+SECONDS, RANKS_SECONDS = 120, 400
 DROPOUT = 0.1
 
 
@@ -118,15 +118,15 @@ class Trainings:
                 "MASTER_PORT": str(port),
             }
             started.append(self.start(output_dir, kind, *more, environment=environment, **own))
-        return [self.end_of(*entry) for entry in started]
+        return [self.end_of(*entry, seconds=RANKS_SECONDS) for entry in started]
 
     def run(self, output_dir: Path, kind: str, *more: str, **faults: object) -> Outcome:
         """A run from its beginning to its end."""
         return self.end_of(*self.start(output_dir, kind, *more, **faults))
 
-    def end_of(self, pid: int, log: Path) -> Outcome:
-        """Wait for a run that was started."""
-        status = self._ask({"wait": pid, "seconds": SECONDS})
+    def end_of(self, pid: int, log: Path, *, seconds: float = SECONDS) -> Outcome:
+        """Wait for a run that was started; it is killed when it takes longer."""
+        status = self._ask({"wait": pid, "seconds": seconds})
         return Outcome(status, log.read_text(encoding="utf-8", errors="replace"))
 
     def _ask(self, job: dict) -> int:

@@ -1,6 +1,4 @@
-"""Parts of the training recipe that need no run: optimiser groups, complete checkpoints, wrong output
-folders, shown samples.
-"""
+"""Parts of the training recipe that need no run: optimiser groups, wrong output folders, shown samples."""
 
 from pathlib import Path
 
