@@ -34,7 +34,6 @@ from llava.train.starting_model import Start, build_for_training, choose_trainab
 from llava.train.step_memory import checkpointing_for, largest_shape, set_checkpointing
 from llava.train.summary import (
     module_table,
-    position_after,
     samples_per_step,
     show_sample,
     steps_of,
@@ -95,7 +94,6 @@ def run_in_folder(
         sampler=sampler,
         writer=writer_of(start, model_args, training_args),
         store=CheckpointStore(Path(training_args.output_dir), origin.facts, leads=training_args.should_save),
-        position_of=partial(position_after, args=training_args, num_samples=len(samples)),
         train_dataset=dataset,
         callbacks=list(callbacks),
         data_collator=collator,

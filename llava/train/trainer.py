@@ -5,7 +5,6 @@ Stock Trainer restores full LLaVA weights without strict names and so may restor
 strict.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -22,13 +21,14 @@ from llava.train.checkpoint_store import CheckpointStore, Part
 from llava.train.manifest import Position
 from llava.train.sampler import EpochSampler
 from llava.train.saving import CheckpointWriter
+from llava.train.summary import position_after
 
 PROJECTOR_PATH = "multi_modal_projector"
 
 
 class LlavaTrainer(Trainer):
     """`sampler` gives the order of samples, `writer` writes checkpoints of our layout, `store` lets them
-    appear whole; `position_of` tells the samples drawn after a number of steps.
+    appear whole.
     """
 
     def __init__(
@@ -39,13 +39,11 @@ class LlavaTrainer(Trainer):
         sampler: EpochSampler,
         writer: CheckpointWriter,
         store: CheckpointStore,
-        position_of: Callable[[int], Position],
         **kwargs: object,
     ) -> None:
         self.sampler = sampler
         self.writer = writer
         self.store = store
-        self.position_of = position_of
         super().__init__(model=model, args=args, **kwargs)
         self.add_callback(EpochCallback(self.sampler))
         self.add_callback(FiniteLossCallback())
@@ -93,7 +91,7 @@ class LlavaTrainer(Trainer):
             parts += [lambda folder, save=save: save(str(folder)) for save in states]
         target = self.store.save_checkpoint(
             [*parts, self._save_trainer_state],
-            self.position_of(self.state.global_step),
+            self._position(),
             limit=self.args.save_total_limit,
             best=Path(self.state.best_model_checkpoint) if self.state.best_model_checkpoint else None,
             resumable=not self.args.save_only_model,
@@ -109,9 +107,12 @@ class LlavaTrainer(Trainer):
                 self.args.should_save and self.state.save_to_json(str(folder / "trainer_state.json"))
             ),
         ]
-        self.store.save_result(parts, self.position_of(self.state.global_step))
+        self.store.save_result(parts, self._position())
         if self.args.push_to_hub:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _position(self) -> Position:
+        return position_after(self.state.global_step, self.args, self.sampler.num_samples)
 
     def _save_weights(self, folder: Path) -> None:
         self.save_model(str(folder), _internal_call=True)
