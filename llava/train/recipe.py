@@ -2,6 +2,7 @@
 stage.
 """
 
+import gc
 import logging
 import time
 from collections.abc import Sequence
@@ -52,6 +53,7 @@ def run(argv: list[str], *, callbacks: Sequence[TrainerCallback] = ()) -> None:
     )
     with output_folder(Path(training_args.output_dir), leads=training_args.process_index == 0):
         run_in_folder(model_args, data_args, training_args, callbacks)
+        leave_group()
 
 
 def run_in_folder(
@@ -66,7 +68,7 @@ def run_in_folder(
     check_pictures(samples, data_args.check_pictures)
     origin = find_origin(model_args, data_args, training_args, samples)
     if origin is None:
-        return leave_group()
+        return
 
     with whole_on_every_rank(training_args):
         start = build_for_training(model_args, data_args, training_args)
@@ -103,7 +105,6 @@ def run_in_folder(
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=None if origin.checkpoint is None else str(origin.checkpoint))
     finish(trainer, time.perf_counter() - started, steps_before=step_of(origin.checkpoint))
-    leave_group()
 
 
 def encoding_of(
@@ -163,8 +164,13 @@ def writer_of(start: Start, model_args: ModelArguments, training_args: TrainingA
 
 
 def leave_group() -> None:
-    """End the ranks' connections in order; left to the interpreter's end, a rank was seen to abort there."""
+    """End the ranks' connections in order; left to the interpreter's end, a rank was seen to abort there.
+
+    What still uses them (DDP) must be gone before: freed afterwards, it was seen to wait for the other ranks
+    for ever.
+    """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from llava.train.manifest import COMPLETE_NAME
 from tests.faults.conftest import SURVIVED, FaultLog
 from tests.faults.trainings import KINDS, Trainings, sums
 
@@ -80,7 +81,9 @@ def test_killed_inside_a_save(
     for number in chosen:
         folder = copy_of(trainings, before)
         trainings.run(folder, kind, *SHORT, kill_at_operation=number).was_killed()
-        assert list(folder.glob("checkpoint-*/complete.json")), operations[number]
+        named = list(folder.glob("checkpoint-*"))
+        assert named, operations[number]
+        assert all((entry / COMPLETE_NAME).is_file() for entry in named), operations[number]
         outcome = trainings.run(folder, kind, *SHORT).ended_well()
         endings.add(going_on(outcome.log))
         assert sums(folder, kind) == wanted, operations[number]

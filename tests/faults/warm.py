@@ -7,6 +7,7 @@ when it forks: no pool of torch or OpenMP has been used here.
 """
 
 import contextlib
+import faulthandler
 import gc
 import json
 import os
@@ -25,6 +26,8 @@ from llava.train import recipe
 from llava.train.collator import PackingCollator
 
 WRITING = os.O_WRONLY | os.O_RDWR
+STUCK = int(os.environ.get("FAULTS_STUCK_SECONDS", "100"))
+"""After so many seconds a run's log shows where it is."""
 OPERATIONS = ("os.rename", "os.remove", "os.rmdir", "os.mkdir")
 
 
@@ -176,6 +179,7 @@ def run_job(job: dict) -> None:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.environ.update(job["environment"])
+        faulthandler.dump_traceback_later(STUCK)
         flags = job["flags"]
         callbacks = inject(job["faults"], flags[flags.index("--output_dir") + 1])
         exit_on_usage_error(recipe.run)(flags, callbacks=callbacks)
