@@ -1,4 +1,4 @@
-"""Two ranks, with DDP and with DeepSpeed's stages 2 and 3: killed, also inside a save, and gone on from."""
+"""Two ranks, with DDP and with DeepSpeed's stages 2 and 3: killed twice and gone on from."""
 
 import json
 from pathlib import Path
@@ -30,9 +30,7 @@ def train(trainings: Trainings, folder: Path, engine: str, kind: str, **faults: 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("engine", "kind"), CASES)
 def test_two_ranks(engine: str, kind: str, trainings: Trainings, fault_log: FaultLog) -> None:
-    """Both are killed at a step, then the first while it describes the next checkpoint, then a bit of that of
-    the second rank turns over.
-    """
+    """Both are killed at a step, go on, are killed again, and a bit of the second rank's file turns over."""
     whole = trainings.place("ranks whole")
     for outcome in train(trainings, whole, engine, kind):
         outcome.ended_well()
