@@ -141,13 +141,13 @@ def write_config(config: LlavaConfig, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def write_base_reference(folder: Path, base: Path) -> None:
+def write_base_reference(folder: Path, base: Path, *, seen_from: Path | None = None) -> None:
     """Name the base of an adapter: its path as given, its path seen from the adapter, and the hash of its
-    weights.
+    weights. `seen_from`: where the adapter's folder will lie, if not where it is written.
     """
     reference = {
         "base_model_name_or_path": str(base),
-        "relative_path": os.path.relpath(base, folder),
+        "relative_path": os.path.relpath(base, seen_from or folder),
         "sha256": weights_hash(base),
     }
     (folder / BASE_NAME).write_text(json.dumps(reference, indent=2) + "\n", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from llava.errors import UsageError
@@ -78,6 +79,17 @@ def config_hash(folder: Path) -> str:
 
 def hash_of_files(files: Sequence[Path]) -> str:
     """SHA-256 over the contents of files, one after the other."""
+    states = [file.stat() for file in files]
+    return hash_of_states(
+        tuple(files), tuple((state.st_size, state.st_mtime_ns, state.st_ino) for state in states)
+    )
+
+
+@lru_cache(maxsize=8)
+def hash_of_states(files: tuple[Path, ...], states: tuple[tuple[int, int, int], ...]) -> str:
+    """SHA-256 over files, read once as long as their `states` (bytes, time, inode) stay: every save of an
+    adapter asks for its base's.
+    """
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:

@@ -97,6 +97,9 @@ class OwnTrainingArguments:
     model_max_length: int = flag(2048, "most tokens of a sample, picture included; longer ones are cut")
     freeze_mm_mlp_adapter: bool = flag(False, "freeze the projector")
     mm_projector_lr: float | None = flag(None, "the projector's own learning rate")
+    force_resume: bool = flag(
+        False, "go on from a checkpoint that was made with other data or flags; the differences are listed"
+    )
     lora_enable: bool = flag(False, "train a LoRA adapter on the language model's linear layers")
     lora_r: int = flag(64, "rank of the adapter")
     lora_alpha: int = flag(16, "scale of the adapter: alpha / r")

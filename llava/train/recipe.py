@@ -2,6 +2,7 @@
 stage.
 """
 
+import gc
 import logging
 import time
 from collections.abc import Sequence
@@ -14,25 +15,32 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_pt_utils import get_model_param_count
 
 from llava.conversation import training_template
-from llava.errors import UsageError
 from llava.model.compiled import compile_layers
 from llava.model.config import LlavaConfig
 from llava.processing import load_image, process_image
-from llava.train.arguments import ModelArguments, TrainingArguments, parse_arguments
+from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, parse_arguments
 from llava.train.checking import read_checked
+from llava.train.checkpoint_store import CheckpointStore
 from llava.train.collator import PackingCollator
 from llava.train.conversations import ConversationDataset, Encoding, check_long_samples, open_store
 from llava.train.kept_features import kept_features
 from llava.train.length_grouping import length_of, modality_length_of
-from llava.train.resume_files import refuse_pickled_code
+from llava.train.ranks_agree import on_first_rank
+from llava.train.rehearsal import prepare_saving
+from llava.train.resuming import find_origin, output_folder, step_of
 from llava.train.sample_index import Sample, SampleIndex
 from llava.train.sampler import EpochSampler, LengthOrder, PictureOrder
 from llava.train.saving import CheckpointWriter
 from llava.train.starting_model import Start, build_for_training, choose_trainable, whole_on_every_rank
 from llava.train.step_memory import checkpointing_for, largest_shape, set_checkpointing
-from llava.train.summary import module_table, samples_per_step, show_sample, steps_of
+from llava.train.summary import (
+    module_table,
+    samples_per_step,
+    show_sample,
+    steps_of,
+)
 from llava.train.token_store import TokenStore
-from llava.train.trainer import LlavaTrainer, last_checkpoint, step_of
+from llava.train.trainer import LlavaTrainer
 
 logger = logging.getLogger("llava")
 
@@ -43,11 +51,23 @@ def run(argv: list[str], *, callbacks: Sequence[TrainerCallback] = ()) -> None:
     logging.basicConfig(
         format="%(message)s", level=logging.INFO if training_args.process_index == 0 else logging.ERROR
     )
+    with output_folder(Path(training_args.output_dir), leads=training_args.process_index == 0):
+        run_in_folder(model_args, data_args, training_args, callbacks)
+        leave_group()
+
+
+def run_in_folder(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    training_args: TrainingArguments,
+    callbacks: Sequence[TrainerCallback],
+) -> None:
+    """The run, in an output folder that no other run uses."""
     set_seed(training_args.seed)
-    resume_from = check_output_folder(Path(training_args.output_dir))
-    if resume_from is not None:
-        refuse_pickled_code(resume_from)
     samples = read_checked(data_args.data_path, data_args.image_folder, mode=data_args.check_pictures)
+    origin = find_origin(model_args, data_args, training_args, samples)
+    if origin is None:
+        return
 
     with whole_on_every_rank(training_args):
         start = build_for_training(model_args, data_args, training_args)
@@ -74,15 +94,16 @@ def run(argv: list[str], *, callbacks: Sequence[TrainerCallback] = ()) -> None:
         training_args,
         sampler=sampler,
         writer=writer_of(start, model_args, training_args),
+        store=CheckpointStore(Path(training_args.output_dir), origin.facts, leads=training_args.should_save),
         train_dataset=dataset,
         callbacks=list(callbacks),
         data_collator=collator,
     )
-    announce(trainer, dataset, resume_from)
+    announce(trainer, dataset, origin.checkpoint)
+    on_first_rank(partial(prepare_saving, trainer))
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
-    finish(trainer, time.perf_counter() - started, steps_before=step_of(resume_from))
-    leave_group()
+    trainer.train(resume_from_checkpoint=None if origin.checkpoint is None else str(origin.checkpoint))
+    finish(trainer, time.perf_counter() - started, steps_before=step_of(origin.checkpoint))
 
 
 def encoding_of(
@@ -142,8 +163,13 @@ def writer_of(start: Start, model_args: ModelArguments, training_args: TrainingA
 
 
 def leave_group() -> None:
-    """End the ranks' connections in order; left to the interpreter's end, a rank was seen to abort there."""
+    """End the ranks' connections in order; left to the interpreter's end, a rank was seen to abort there.
+
+    What still uses them (DDP) must be gone before: freed afterwards, it was seen to wait for the other ranks
+    for ever.
+    """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
@@ -151,27 +177,6 @@ def leave_group() -> None:
 def open_pixels(path: str, *, image_processor: BaseImageProcessor, image_aspect_ratio: str) -> torch.Tensor:
     """A picture file to (3, H, W)."""
     return process_image(load_image(path), image_processor, image_aspect_ratio=image_aspect_ratio)
-
-
-def check_output_folder(folder: Path) -> Path | None:
-    """The checkpoint to go on from, None for a fresh start; `UsageError` when the folder holds a finished or
-    foreign run.
-    """
-    if not folder.exists():
-        return None
-    if not folder.is_dir():
-        raise UsageError(f"--output_dir {folder} is a file; name a folder.")
-    checkpoint = last_checkpoint(folder)
-    if checkpoint is None and any(folder.glob("*.safetensors")):
-        raise UsageError(
-            f"--output_dir {folder} already holds a finished run; name another folder or remove it."
-        )
-    foreign = [entry.name for entry in folder.iterdir() if (entry / "config.json").is_file()]
-    if checkpoint is None and foreign and not any(name.startswith("checkpoint-") for name in foreign):
-        raise UsageError(
-            f"--output_dir {folder} holds other runs ({', '.join(foreign[:3])}); name another folder."
-        )
-    return checkpoint
 
 
 def announce(trainer: LlavaTrainer, dataset: ConversationDataset, resume_from: Path | None) -> None:
@@ -199,8 +204,7 @@ def announce(trainer: LlavaTrainer, dataset: ConversationDataset, resume_from: P
 def finish(trainer: LlavaTrainer, seconds: float, *, steps_before: int) -> None:
     """Write the result into the output folder and say where it is and how long this process took."""
     args = trainer.args
-    trainer.save_model()
-    trainer.save_state()
+    trainer.save_result()
     num_samples = trainer.sampler.num_samples
     steps_per_epoch = steps_of(num_samples, global_batch=samples_per_step(args), epochs=1, max_steps=-1)
     steps = trainer.state.global_step - steps_before

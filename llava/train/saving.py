@@ -13,6 +13,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.model.checkpoint import write_base_reference, write_config, write_projector, write_weights
 from llava.model.key_names import INPUT_EMBEDDINGS, PROJECTOR
+from llava.train.durable import home_of
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class CheckpointWriter:
             )
             (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
             if self.base is not None:
-                write_base_reference(folder, self.base)
+                write_base_reference(folder, self.base, seen_from=home_of(folder))
         elif self.kind == "projector":
             write_projector(
                 {
@@ -62,6 +63,10 @@ class CheckpointWriter:
             )
         else:
             write_weights(weights, folder, tied=model.config.tie_word_embeddings)
+        self.write_surroundings(model, folder)
+
+    def write_surroundings(self, model: nn.Module, folder: Path) -> None:
+        """Write configuration, tokenizer and image processor."""
         write_config(model.config, folder)
         self.tokenizer.save_pretrained(str(folder))
         self.image_processor.save_pretrained(str(folder))

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.processing import Encoded
 from llava.train.arguments import TrainingArguments
+from llava.train.manifest import Position
 
 PARTS = ("vision_tower", "multi_modal_projector", "language_model", "lm_head")
 
@@ -72,9 +73,37 @@ def steps_of(num_samples: int, *, global_batch: int, epochs: float, max_steps: i
     return max_steps if max_steps > 0 else math.ceil(math.ceil(num_samples / global_batch) * epochs)
 
 
+def planned_steps(args: TrainingArguments, num_samples: int) -> int:
+    """Optimiser steps of a whole run."""
+    return steps_of(
+        num_samples,
+        global_batch=samples_per_step(args),
+        epochs=args.num_train_epochs,
+        max_steps=args.max_steps,
+    )
+
+
+def saves_of(args: TrainingArguments, steps: int) -> int:
+    """Checkpoints that a run of so many steps saves, the last step's included."""
+    if args.save_strategy == "no":
+        return 0
+    if args.save_strategy != "steps":
+        return math.ceil(args.num_train_epochs)
+    every = args.save_steps if args.save_steps >= 1 else max(1, math.ceil(steps * args.save_steps))
+    return math.ceil(steps / every)
+
+
 def samples_per_step(args: TrainingArguments) -> int:
     """Samples of the global batch: over accumulation steps and ranks."""
     return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+
+
+def position_after(step: int, args: TrainingArguments, num_samples: int) -> Position:
+    """How far a run is after `step` steps; the last step of an epoch may be smaller."""
+    global_batch = samples_per_step(args)
+    epoch, steps = divmod(step, steps_of(num_samples, global_batch=global_batch, epochs=1, max_steps=-1))
+    drawn = min(steps * global_batch, num_samples)
+    return Position(step, epoch * num_samples + drawn, epoch, drawn, args.packing)
 
 
 def autocast_type(args: TrainingArguments) -> torch.dtype | None:

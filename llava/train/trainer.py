@@ -5,30 +5,31 @@ Stock Trainer restores full LLaVA weights without strict names and so may restor
 strict.
 """
 
-import json
-import logging
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
 
 from llava.errors import UsageError
 from llava.model.checkpoint import EMBEDDINGS, load_strictly, read_projector, read_weights
 from llava.model.stored_tensors import read_tensors
 from llava.model.weight_files import PROJECTOR_NAME
+from llava.train.checkpoint_store import CheckpointStore, Part
+from llava.train.manifest import Position
 from llava.train.sampler import EpochSampler
 from llava.train.saving import CheckpointWriter
+from llava.train.summary import position_after
 
-logger = logging.getLogger(__name__)
-
-COMPLETE_NAME = "complete.json"
 PROJECTOR_PATH = "multi_modal_projector"
 
 
 class LlavaTrainer(Trainer):
-    """`sampler` gives the order of samples, `writer` writes checkpoints of our layout."""
+    """`sampler` gives the order of samples, `writer` writes checkpoints of our layout, `store` lets them
+    appear whole.
+    """
 
     def __init__(
         self,
@@ -37,10 +38,12 @@ class LlavaTrainer(Trainer):
         *,
         sampler: EpochSampler,
         writer: CheckpointWriter,
+        store: CheckpointStore,
         **kwargs: object,
     ) -> None:
         self.sampler = sampler
         self.writer = writer
+        self.store = store
         super().__init__(model=model, args=args, **kwargs)
         self.add_callback(EpochCallback(self.sampler))
         self.add_callback(FiniteLossCallback())
@@ -78,14 +81,63 @@ class LlavaTrainer(Trainer):
             )
 
     def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
-        """Stock saving, then a mark that everything is there; a folder without it is never resumed from."""
-        super()._save_checkpoint(model, trial)
-        if self.args.should_save:
-            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-            if folder.is_dir():
-                (folder / COMPLETE_NAME).write_text(
-                    json.dumps({"step": self.state.global_step}), encoding="utf-8"
-                )
+        """As the stock Trainer in what is saved, not in how: the folder appears whole or not at all."""
+        self.store_flos()
+        self._note_best_checkpoint()
+        parts: list[Part] = [self._save_weights]
+        if not self.args.save_only_model:
+            # the stock Trainer's parts take their folder as a text
+            states = (self._save_optimizer_and_scheduler, self._save_scaler, self._save_rng_state)
+            parts += [lambda folder, save=save: save(str(folder)) for save in states]
+        target = self.store.save_checkpoint(
+            [*parts, self._save_trainer_state],
+            self._position(),
+            limit=self.args.save_total_limit,
+            best=Path(self.state.best_model_checkpoint) if self.state.best_model_checkpoint else None,
+            resumable=not self.args.save_only_model,
+        )
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(target))
+
+    def save_result(self) -> None:
+        """Write what was trained, and the state of the run, into the output folder."""
+        parts: list[Part] = [
+            self._save_weights,
+            lambda folder: (
+                self.args.should_save and self.state.save_to_json(str(folder / "trainer_state.json"))
+            ),
+        ]
+        self.store.save_result(parts, self._position())
+        if self.args.push_to_hub:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _position(self) -> Position:
+        return position_after(self.state.global_step, self.args, self.sampler.num_samples)
+
+    def _save_weights(self, folder: Path) -> None:
+        self.save_model(str(folder), _internal_call=True)
+
+    def _note_best_checkpoint(self) -> None:
+        """Where the best checkpoint is or will be, for the state that is saved with this one."""
+        if self.state.best_global_step:
+            best = self.store.output_dir / f"checkpoint-{self.state.best_global_step}"
+            if self.state.best_global_step == self.state.global_step or best.is_dir():
+                self.state.best_model_checkpoint = str(best)
+
+    def _save_trainer_state(self, folder: Path) -> None:
+        """The state of the run and of its callbacks."""
+        if not self.args.should_save:
+            return
+        kept = self.state.stateful_callbacks or {}
+        for callback in [*self.callback_handler.callbacks, self.control]:
+            if not isinstance(callback, ExportableState):
+                continue
+            name = callback.__class__.__name__
+            if isinstance(kept[name], list):
+                kept[name].append(callback.state())
+            else:
+                kept[name] = callback.state()
+        self.state.save_to_json(str(folder / "trainer_state.json"))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
@@ -150,23 +202,3 @@ class FiniteLossCallback(TrainerCallback):
                 f"the loss at step {state.global_step} is {loss}; training stops before a checkpoint is "
                 "overwritten. Lower --learning_rate, or use bf16 instead of fp16."
             )
-
-
-def last_checkpoint(output_dir: Path) -> Path | None:
-    """The newest complete `checkpoint-N` of an output folder; incomplete ones (a kill while saving) are named
-    and left.
-    """
-    found = []
-    for folder in output_dir.glob("checkpoint-*"):
-        if not folder.name.removeprefix("checkpoint-").isdigit():
-            continue
-        if (folder / COMPLETE_NAME).is_file():
-            found.append(folder)
-        else:
-            logger.warning("%s is incomplete (its saving was interrupted) and is not used.", folder)
-    return max(found, key=step_of, default=None)
-
-
-def step_of(checkpoint: Path | None) -> int:
-    """The step after which a `checkpoint-N` was written; 0 for a fresh start."""
-    return 0 if checkpoint is None else int(checkpoint.name.removeprefix("checkpoint-"))

@@ -7,6 +7,8 @@ from torch import nn
 
 from llava.model.key_names import original_table
 from llava.train.arguments import parse_arguments
+from llava.train.checkpoint_store import CheckpointStore
+from llava.train.manifest import Facts
 from llava.train.recipe import choose_sampler, writer_of
 from llava.train.starting_model import build_for_training, choose_trainable
 from llava.train.trainer import LlavaTrainer
@@ -42,6 +44,7 @@ def trainer_of(case: dict, output_dir: Path) -> LlavaTrainer:
         training_args,
         sampler=choose_sampler([], training_args),
         writer=writer_of(start, model_args, training_args),
+        store=CheckpointStore(output_dir, Facts({}), leads=True),
         train_dataset=[],
     )
 

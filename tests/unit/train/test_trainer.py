@@ -1,6 +1,4 @@
-"""Parts of the training recipe that need no run: optimiser groups, complete checkpoints, wrong output
-folders, shown samples.
-"""
+"""Parts of the training recipe that need no run: optimiser groups, wrong output folders, shown samples."""
 
 from pathlib import Path
 
@@ -11,11 +9,11 @@ from llava.errors import UsageError
 from llava.model.lora import LoraSettings, add_lora, target_pattern
 from llava.processing import Encoded
 from llava.train import recipe
-from llava.train.recipe import check_output_folder
+from llava.train.resuming import check_output_folder
 from llava.train.saving import apart
 from llava.train.summary import group_runs, module_table, steps_of
 from llava.train.train import train
-from llava.train.trainer import COMPLETE_NAME, last_checkpoint, optimizer_groups
+from llava.train.trainer import optimizer_groups
 from tests.tiny import tiny_model
 
 
@@ -47,19 +45,8 @@ def test_lora_hits_the_language_model_only() -> None:
         add_lora(tiny_model(), LoraSettings(rank=0, alpha=4, dropout=0.0))
 
 
-def test_only_complete_checkpoints_are_resumed_from(tmp_path: Path) -> None:
-    for step, complete in ((3, True), (9, True), (12, False)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        if complete:
-            (folder / COMPLETE_NAME).write_text("{}")
-    found = last_checkpoint(tmp_path)
-    assert found is not None
-    assert found.name == "checkpoint-9"
-
-
 def test_output_folder_of_another_run_is_refused(tmp_path: Path) -> None:
-    assert check_output_folder(tmp_path / "new") is None
+    check_output_folder(tmp_path / "new")
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(UsageError, match="finished run"):
         check_output_folder(tmp_path)
