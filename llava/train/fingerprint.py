@@ -20,11 +20,11 @@ from llava.conversation import training_template
 from llava.model.builder import is_llava
 from llava.model.locations import find_folder
 from llava.model.weight_files import weights_hash
+from llava.picture_checks import FULL_CHECK_LIMIT
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 from llava.train.manifest import Facts
 from llava.train.memory import processes_here
 from llava.train.sample_index import Sample, SampleIndex
-from llava.train.samples import FULL_CHECK_LIMIT
 from llava.train.summary import planned_steps, samples_per_step
 
 logger = logging.getLogger(__name__)
