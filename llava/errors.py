@@ -15,9 +15,11 @@ class UsageError(ValueError):
     remedy.
     """
 
+    exit_code = 2
+
 
 def exit_on_usage_error(main: Callable[..., Result]) -> Callable[..., Result]:
-    """Wrap a command's main function: a `UsageError` becomes one message on stderr and exit code 2."""
+    """Wrap a command's main function: a `UsageError` becomes one message on stderr and its exit code."""
 
     @functools.wraps(main)
     def wrapper(*args: object, **kwargs: object) -> Result:
@@ -25,6 +27,6 @@ def exit_on_usage_error(main: Callable[..., Result]) -> Callable[..., Result]:
             return main(*args, **kwargs)
         except UsageError as error:
             sys.stderr.write(f"error: {error}\n")
-            raise SystemExit(2) from None
+            raise SystemExit(error.exit_code) from None
 
     return wrapper

@@ -7,9 +7,11 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from transformers import PreTrainedTokenizerFast, TrainerCallback, set_seed
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerFast, TrainerCallback, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_pt_utils import get_model_param_count
 
@@ -21,14 +23,18 @@ from llava.processing import load_image, process_image
 from llava.train.arguments import ModelArguments, TrainingArguments, parse_arguments
 from llava.train.collator import PackingCollator
 from llava.train.conversations import ConversationDataset, Encoding, check_long_samples, open_store
+from llava.train.guarded_run import train_guarded
+from llava.train.held_out import Split, split_samples, write_split
 from llava.train.kept_features import kept_features
 from llava.train.length_grouping import length_of, modality_length_of
 from llava.train.sample_index import Sample, SampleIndex
-from llava.train.sampler import EpochSampler, LengthOrder, PictureOrder
+from llava.train.sampler import EpochSampler, LengthOrder, PictureOrder, RowsOf
 from llava.train.samples import check_pictures, read_samples
 from llava.train.saving import CheckpointWriter
 from llava.train.starting_model import Start, build_for_training, choose_trainable, whole_on_every_rank
+from llava.train.step_batches import TokenCosts, tell_imbalance, token_costs
 from llava.train.step_memory import checkpointing_for, largest_shape, set_checkpointing
+from llava.train.stop_signals import StoppedBySignal, StopSignals
 from llava.train.summary import module_table, samples_per_step, show_sample, steps_of
 from llava.train.token_store import TokenStore
 from llava.train.trainer import LlavaTrainer, last_checkpoint, step_of
@@ -58,7 +64,8 @@ def run(argv: list[str], *, callbacks: Sequence[TrainerCallback] = ()) -> None:
         image_processor=start.image_processor,
         image_aspect_ratio=start.model.config.image_aspect_ratio,
     )
-    sampler = choose_sampler(samples, training_args)
+    split = split_samples(samples, training_args.eval_split, seed=training_args.seed)
+    sampler = choose_sampler(samples, training_args, split.train)
     features = kept_features(start, samples, load_pixels, training_args)
     collator = PackingCollator(
         training_args.packing, load_pixels, capacity=training_args.pack_tokens, vision_features=features
@@ -73,13 +80,20 @@ def run(argv: list[str], *, callbacks: Sequence[TrainerCallback] = ()) -> None:
         sampler=sampler,
         writer=writer_of(start, model_args, training_args),
         train_dataset=dataset,
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, *early_stopping(training_args)],
         data_collator=collator,
+        costs=costs_of(dataset, sampler, training_args),
+        **evaluation_of(dataset, split, start, training_args),
     )
     announce(trainer, dataset, resume_from)
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
-    finish(trainer, time.perf_counter() - started, steps_before=step_of(resume_from))
+    try:
+        with StopSignals() as signals:
+            train_guarded(trainer, signals, resume_from)
+            finish(trainer, time.perf_counter() - started, steps_before=step_of(resume_from))
+    except StoppedBySignal:
+        leave_group()
+        raise
     leave_group()
 
 
@@ -99,14 +113,52 @@ def encoding_of(
     )
 
 
-def choose_sampler(samples: Sequence[Sample], args: TrainingArguments) -> EpochSampler:
-    """By picture; by length as in the original, where it is asked for and rows are not packed."""
+def costs_of(
+    dataset: ConversationDataset, sampler: EpochSampler, args: TrainingArguments
+) -> TokenCosts | None:
+    """What deals samples to ranks by tokens; None for one rank, and in the order by length, which deals
+    itself.
+    """
+    if args.world_size == 1 or args.group_by_modality_length or args.group_by_length:
+        return None
+    return token_costs(dataset, shares_prefixes=args.packing == "shared")
+
+
+def evaluation_of(
+    dataset: ConversationDataset, split: Split, start: Start, args: TrainingArguments
+) -> dict[str, Any]:
+    """What the trainer needs for samples that are held out; their rows are written into the output folder."""
+    rows = split.held_out.tolist()
+    if not rows:
+        return {}
+    # evaluation has no gradient, yet ZeRO-3 wants every rank to run every part of the model
+    start.model.runs_every_part = args.world_size > 1
+    if args.process_index == 0:
+        write_split(Path(args.output_dir), SampleIndex.of(dataset.samples), split)
+        logger.info("%d of %d samples are held out for evaluation.", len(rows), len(dataset))
+    return {"eval_dataset": dataset, "held_out": rows}
+
+
+def early_stopping(args: TrainingArguments) -> list[TrainerCallback]:
+    """Ends the run after so many evaluations without a better loss."""
+    patience = args.early_stopping_patience
+    return [EarlyStoppingCallback(early_stopping_patience=patience)] if patience else []
+
+
+def choose_sampler(
+    samples: Sequence[Sample], args: TrainingArguments, rows: np.ndarray | None = None
+) -> EpochSampler:
+    """By picture; by length as in the original, where it is asked for and rows are not packed.
+
+    `rows` (default: all) are those that are trained on.
+    """
     seed = args.seed if args.data_seed is None else args.data_seed
     index = SampleIndex.of(samples)
+    rows = np.arange(len(index)) if rows is None else rows
     order: PictureOrder | LengthOrder
     if args.packing == "none" and (args.group_by_modality_length or args.group_by_length):
         measure = modality_length_of if args.group_by_modality_length else length_of
-        words, with_picture = index.words.tolist(), (index.groups >= 0).tolist()
+        words, with_picture = index.words[rows].tolist(), (index.groups[rows] >= 0).tolist()
         order = LengthOrder(
             [measure(count, has_picture=picture) for count, picture in zip(words, with_picture, strict=True)],
             by_modality=args.group_by_modality_length,
@@ -115,10 +167,10 @@ def choose_sampler(samples: Sequence[Sample], args: TrainingArguments) -> EpochS
             seed=seed,
         )
     else:
-        keys = [None if group < 0 else group for group in index.groups.tolist()]
+        keys = [None if group < 0 else group for group in index.groups[rows].tolist()]
         order = PictureOrder(keys, max_branches=args.max_branches, seed=seed)
     global_batch = args.train_batch_size * args.world_size
-    return EpochSampler(order, num_samples=len(samples), global_batch=global_batch)
+    return EpochSampler(RowsOf(order, rows), num_samples=len(rows), global_batch=global_batch)
 
 
 def store_of(samples: Sequence[Sample], encoding: Encoding, args: TrainingArguments) -> TokenStore | None:
@@ -183,15 +235,19 @@ def announce(trainer: LlavaTrainer, dataset: ConversationDataset, resume_from: P
     global_batch = samples_per_step(args)
     logger.info(
         "%d samples, %d per step (%d ranks), packing %s: %d steps%s",
-        len(dataset),
+        trainer.sampler.num_samples,
         global_batch,
         args.world_size,
         args.packing,
         steps_of(
-            len(dataset), global_batch=global_batch, epochs=args.num_train_epochs, max_steps=args.max_steps
+            trainer.sampler.num_samples,
+            global_batch=global_batch,
+            epochs=args.num_train_epochs,
+            max_steps=args.max_steps,
         ),
         "" if resume_from is None else f", going on from {resume_from.name}",
     )
+    tell_imbalance(trainer.step_batches())
 
 
 def finish(trainer: LlavaTrainer, seconds: float, *, steps_before: int) -> None:

@@ -219,6 +219,11 @@ class SampleIndex(Sequence[Sample]):
         """(R,) pictures of each row."""
         return np.diff(self.arrays["row_pictures"])
 
+    @property
+    def num_bytes(self) -> np.ndarray:
+        """(R,) bytes of all turns of each row."""
+        return np.diff(self.arrays["turn_ends"][self.arrays["row_turns"]])
+
     def bytes_to_learn(self, *, per_turn: int) -> np.ndarray:
         """(R,) bytes of the turns up to the first answer that is not blank and up to the last picture's
         turn, itself included, and `per_turn` for each: a sample that keeps so much has pictures and a target.
