@@ -166,9 +166,13 @@ def evaluation_problems(values: dict[str, str]) -> list[str]:
     elif float(share) == 0:
         wanted = "set --eval_split 0.05 to keep out some pictures"
         if values.get("eval_strategy", "no") != "no":
-            problems.append(f"--eval_strategy {values['eval_strategy']} has nothing to evaluate on; {wanted}")
+            problems.append(
+                f"--eval_strategy is {values['eval_strategy']}, but nothing is there to evaluate on; {wanted}"
+            )
         if patience != "0":
-            problems.append(f"--early_stopping_patience {patience} has nothing to evaluate on; {wanted}")
+            problems.append(
+                f"--early_stopping_patience is {patience}, but nothing is there to evaluate on; {wanted}"
+            )
     if patience != "0" and values.get("save_strategy", "steps") == "no":
         problems.append(
             f"--early_stopping_patience {patience} keeps the best checkpoint, and --save_strategy is no; "

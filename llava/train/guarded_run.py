@@ -27,7 +27,7 @@ MEMORY_REMEDY = (
 def train_guarded(trainer: LlavaTrainer, signals: StopSignals, resume_from: Path | None) -> None:
     """`trainer.train`; `StoppedBySignal` after a signal, with a checkpoint of the last step."""
     trainer.guard.signals = signals
-    watch = HangWatch(trainer.progress, trainer.args.ddp_timeout)
+    watch = HangWatch(trainer.progress, trainer.args.ddp_timeout, signals)
     with named_failures(trainer.progress, trainer.notes), watch:
         try:
             trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))

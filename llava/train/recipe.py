@@ -65,7 +65,7 @@ def run(argv: list[str], *, callbacks: Sequence[TrainerCallback] = ()) -> None:
         image_aspect_ratio=start.model.config.image_aspect_ratio,
     )
     split = split_samples(samples, training_args.eval_split, seed=training_args.seed)
-    sampler = choose_sampler(samples, training_args, split.train)
+    sampler = choose_sampler(samples, training_args, split.train if len(split.held_out) else None)
     features = kept_features(start, samples, load_pixels, training_args)
     collator = PackingCollator(
         training_args.packing, load_pixels, capacity=training_args.pack_tokens, vision_features=features
@@ -154,11 +154,11 @@ def choose_sampler(
     """
     seed = args.seed if args.data_seed is None else args.data_seed
     index = SampleIndex.of(samples)
-    rows = np.arange(len(index)) if rows is None else rows
+    chosen = np.arange(len(index)) if rows is None else rows
     order: PictureOrder | LengthOrder
     if args.packing == "none" and (args.group_by_modality_length or args.group_by_length):
         measure = modality_length_of if args.group_by_modality_length else length_of
-        words, with_picture = index.words[rows].tolist(), (index.groups[rows] >= 0).tolist()
+        words, with_picture = index.words[chosen].tolist(), (index.groups[chosen] >= 0).tolist()
         order = LengthOrder(
             [measure(count, has_picture=picture) for count, picture in zip(words, with_picture, strict=True)],
             by_modality=args.group_by_modality_length,
@@ -167,10 +167,12 @@ def choose_sampler(
             seed=seed,
         )
     else:
-        keys = [None if group < 0 else group for group in index.groups[rows].tolist()]
+        keys = [None if group < 0 else group for group in index.groups[chosen].tolist()]
         order = PictureOrder(keys, max_branches=args.max_branches, seed=seed)
     global_batch = args.train_batch_size * args.world_size
-    return EpochSampler(RowsOf(order, rows), num_samples=len(rows), global_batch=global_batch)
+    return EpochSampler(
+        order if rows is None else RowsOf(order, rows), num_samples=len(chosen), global_batch=global_batch
+    )
 
 
 def store_of(samples: Sequence[Sample], encoding: Encoding, args: TrainingArguments) -> TokenStore | None:

@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Sequence
 
 from llava.train.exit_codes import STUCK, leave_code
+from llava.train.stop_signals import StopSignals
 
 MOST_IDS = 32
 LOOKS = 20
 """How often the watch looks within its time."""
+AFTER_A_SIGNAL, TIMES_LONGEST = 30.0, 3.0
 
 
 def named(ids: Sequence[str]) -> str:
@@ -34,9 +36,12 @@ class StepProgress:
         self.ids: Sequence[str] = ()
         self.is_watched = False
         self.since = time.monotonic()
+        self.longest = 0.0
 
     def enter(self, doing: str, *, step: int, ids: Sequence[str] = (), watched: bool = True) -> None:
         """What comes next."""
+        if self.is_watched:
+            self.longest = max(self.longest, time.monotonic() - self.since)
         self.step, self.doing, self.ids, self.is_watched = step, doing, ids, watched
         self.since = time.monotonic()
 
@@ -50,14 +55,20 @@ class HangWatch(threading.Thread):
     """Ends this process, with exit code 5, when a micro-batch takes longer than `timeout` seconds.
 
     The other ranks wait for this one in some collective operation; their own watches or the launcher end
-    them. A context manager.
+    them. After a signal, which a launcher also sends when another rank is dead, a few times the longest
+    micro-batch is enough. A context manager.
     """
 
     def __init__(
-        self, progress: StepProgress, timeout: float, *, leave: Callable[[int], object] = os._exit
+        self,
+        progress: StepProgress,
+        timeout: float,
+        signals: StopSignals,
+        *,
+        leave: Callable[[int], object] = os._exit,
     ) -> None:
         super().__init__(name="hang watch", daemon=True)
-        self.progress, self.timeout, self.leave = progress, timeout, leave
+        self.progress, self.timeout, self.signals, self.leave = progress, timeout, signals, leave
         self.is_over = threading.Event()
 
     def __enter__(self) -> "HangWatch":
@@ -70,12 +81,18 @@ class HangWatch(threading.Thread):
     def run(self) -> None:
         """Look until the training is over."""
         while not self.is_over.wait(min(1.0, self.timeout / LOOKS)):
-            waited = time.monotonic() - self.progress.since
-            if self.progress.is_watched and waited > self.timeout:
+            waited = time.monotonic() - max(self.progress.since, self.signals.asked_at)
+            if self.progress.is_watched and waited > self.limit():
                 self.tell(waited)
                 leave_code(STUCK)
                 self.leave(STUCK)
                 return
+
+    def limit(self) -> float:
+        """Seconds that a micro-batch may take."""
+        if not self.signals.number:
+            return self.timeout
+        return min(self.timeout, max(AFTER_A_SIGNAL, TIMES_LONGEST * self.progress.longest))
 
     def tell(self, waited: float) -> None:
         """Where it stands, and the line of code that it is at."""

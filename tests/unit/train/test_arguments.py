@@ -193,7 +193,7 @@ def test_other_ranks_say_nothing(caplog: pytest.LogCaptureFixture, monkeypatch: 
         (["--lora_weight_path", "x"], ["--lora_weight_path is x"]),
         (["--train_sampling_strategy", "sequential"], ["is sequential", "group_by_length"]),
         (["--mm_patch_merge_type", "spatial"], ["--mm_patch_merge_type is spatial"]),
-        (["--evaluation_strategy", "steps"], ["--eval_strategy is steps", "evaluate afterwards"]),
+        (["--evaluation_strategy", "steps"], ["--eval_strategy is steps", "--eval_split 0.05"]),
         (["--warmup_ratio", "3"], ["--warmup_ratio is 3", "--warmup_steps"]),
         (["--warmup_ratio", "much"], ["--warmup_ratio is much"]),
         (["--lora_r", "many"], ["lora_r", "'many'"]),
