@@ -64,7 +64,8 @@ def named_failures(progress: StepProgress, notes: LoaderNotes) -> Iterator[None]
 def remedy(error: Exception) -> str:
     """What to do where memory ran out."""
     is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return MEMORY_REMEDY if is_memory or "killed by signal: Killed" in str(error) else ""
+    is_killed = any("killed by signal: Killed" in str(one) for one in (error, error.__cause__))
+    return MEMORY_REMEDY if is_memory or is_killed else ""
 
 
 def record(error: Exception) -> None:

@@ -99,10 +99,10 @@ def checkpoints(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmTrainer]:
-    """Twelve samples, some without a picture."""
+    """Sixteen samples, half of them without a picture: an epoch has two steps of two micro-batches."""
     folder = working_folder(tmp_path_factory.mktemp("guards"))
     rows = json.loads((folder / "data" / "traj8.json").read_text(encoding="utf-8"))
-    for number, (text, answer) in enumerate((("One and two?", "three"), ("Two and two?", "four")) * 2):
+    for number, (text, answer) in enumerate((("One and two?", "three"), ("Two and two?", "four")) * 4):
         turns = [{"from": "human", "value": text}, {"from": "gpt", "value": answer}]
         rows.append({"id": f"text{number}", "conversations": turns})
     (folder / "data.json").write_text(json.dumps(rows), encoding="utf-8")

@@ -30,9 +30,9 @@ class At(TrainerCallback):
             self.act()
 
 
-def send(number: int) -> None:
-    """A signal to this process, noted before it goes on."""
-    os.kill(os.getpid(), number)
+def send(number: int, *, group: bool = False) -> None:
+    """A signal to this process, or to its loaders too, noted before it goes on."""
+    (os.killpg if group else os.kill)(os.getpid(), number)
     time.sleep(0.05)
 
 
@@ -40,7 +40,7 @@ def send_signal(spec: dict[str, Any]) -> list[TrainerCallback]:
     """A signal at the start of a step, between micro-batches, or while a checkpoint is written."""
     number = signal.Signals[spec["signal"]]
     if spec["where"] != "saving":
-        return [At(spec["where"], spec["step"], lambda: send(number))]
+        return [At(spec["where"], spec["step"], lambda: send(number, group=spec.get("group", False)))]
     write = CheckpointWriter.write
 
     def written(self: CheckpointWriter, *args: Any, **kwargs: Any) -> None:
@@ -70,7 +70,7 @@ def spoil(spec: dict[str, Any]) -> list[TrainerCallback]:
 
     def spoiled(self: LlavaForCausalLM, *args: Any) -> torch.Tensor:
         loss = loss_at(self, *args)
-        seen[0] += 1
+        seen[0] += type(loss) is torch.Tensor  # and no fake one, by which memory is estimated
         if seen[0] not in spec["at"] or not self.training:
             return loss
         if spec.get("gradient"):
@@ -92,17 +92,23 @@ def sleep(spec: dict[str, Any]) -> list[TrainerCallback]:
     return [At("on_substep_end", spec["step"], lambda: time.sleep(spec["seconds"]))]
 
 
-def collating(act: Callable[[], object], at: int) -> None:
-    """Let a collator do something at its call of this number, in whichever process it runs."""
-    call, seen = PackingCollator.__call__, [0]
+def collating(
+    act: Callable[[], object], *, worker_call: int = 0, after_step: int = 0
+) -> list[TrainerCallback]:
+    """Let a collator do something: at each loader process's call of this number, or in the training itself
+    after a step.
+    """
+    call, num_calls, armed = PackingCollator.__call__, [0], [False]
 
     def called(self: PackingCollator, examples: Any) -> Any:
-        seen[0] += 1
-        if seen[0] == at and torch.utils.data.get_worker_info() is not None or at < 0 and seen[0] == -at:
+        if torch.utils.data.get_worker_info() is not None:
+            num_calls[0] += 1
+        if armed[0] or (worker_call and num_calls[0] == worker_call):
             act()
         return call(self, examples)
 
     PackingCollator.__call__ = called  # type: ignore[method-assign]
+    return [At("on_step_begin", after_step, lambda: armed.__setitem__(0, True))] if after_step else []
 
 
 def fail() -> None:
@@ -117,10 +123,9 @@ def exhaust() -> None:
 
 
 def in_loader(spec: dict[str, Any]) -> list[TrainerCallback]:
-    """A loader process that is killed, raises, or has no memory left; `at` < 0: in the training itself."""
+    """A loader process that is killed, raises, or has no memory left; or the training, where it loads."""
     acts = {"kill": lambda: os.kill(os.getpid(), signal.SIGKILL), "raise": fail, "memory": exhaust}
-    collating(acts[spec["act"]], spec["at"])
-    return []
+    return collating(acts[spec["act"]], **spec["when"])
 
 
 FAULTS: dict[str, Callable[[dict[str, Any]], list[TrainerCallback]]] = {

@@ -36,9 +36,7 @@ def test_a_signal_saves_and_the_run_goes_on(
     assert again.codes == [0], again.log
     assert f"going on from checkpoint-{2 if saving else 3}" in again.log
     assert_same(weights_of(tmp_path / "out", kind), undisturbed[kind])
-    fault_log(
-        f"{name} {moment}", "saved at the step's end, exit code of the signal, resumed alike", SURVIVED
-    )
+    fault_log(f"{name} {moment}", "saved at the step's end, exit code of the signal, resumed alike", SURVIVED)
 
 
 @pytest.mark.parametrize("name", CODES)

@@ -5,12 +5,14 @@ A line: {"argv": [...], "ranks": 1, "fault": {...}, "log": "...", "timeout": 60}
 seconds by rank.
 """
 
+import importlib
 import json
 import os
 import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -86,8 +88,21 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     return {"codes": [codes[rank] for rank in ranks], "seconds": [seconds[rank] for rank in ranks]}
 
 
+LATE_IMPORTS = (
+    "PIL.Image",
+    "deepspeed",
+    "transformers.models.clip.image_processing_pil_clip",
+    "transformers.models.llama.modeling_llama",
+)
+"""What a training imports on the way, which would be done anew in every child."""
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    for name in LATE_IMPORTS:
+        with suppress(ImportError):
+            importlib.import_module(name)
     for line in sys.stdin:
-        sys.stdout.write(f"{json.dumps(run(json.loads(line)))}\n")
-        sys.stdout.flush()
+        answers.write(f"{json.dumps(run(json.loads(line)))}\n")
+        answers.flush()
