@@ -72,6 +72,7 @@ class HangWatch(threading.Thread):
         self.is_over = threading.Event()
 
     def __enter__(self) -> "HangWatch":
+        self.progress.enter("setting up", step=self.progress.step)
         self.start()
         return self
 

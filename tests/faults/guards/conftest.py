@@ -56,7 +56,7 @@ class WarmTrainer:
         kind: str = "full",
         ranks: int = 1,
         fault: dict[str, Any] | None = None,
-        timeout: float = 90,
+        timeout: float = 240,
     ) -> Outcome:
         """A run to its end, whichever it is."""
         self.num_runs += 1

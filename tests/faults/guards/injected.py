@@ -140,6 +140,6 @@ FAULTS: dict[str, Callable[[dict[str, Any]], list[TrainerCallback]]] = {
 
 def arm(spec: dict[str, Any] | None) -> list[TrainerCallback]:
     """The callbacks of a fault; some change a class instead."""
-    if spec is None or spec.get("rank", 0) != int(os.environ.get("RANK", "0")):
+    if spec is None or spec.get("rank", 0) not in ("all", int(os.environ.get("RANK", "0"))):
         return []
     return FAULTS[spec["kind"]](spec)
