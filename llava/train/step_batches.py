@@ -5,6 +5,7 @@ every rank computes the same plan, and nothing is sent.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -67,29 +68,45 @@ def token_costs(dataset: ConversationDataset, *, shares_prefixes: bool) -> Token
 
 
 def deal(samples: Sequence[int | None], num_ranks: int, costs: TokenCosts) -> list[Batch]:
-    """Samples to ranks, each group whole unless its rank would then have more than another would with a
-    prefix of its own. The order of the samples is kept within a rank.
+    """Samples to ranks, in their order; a rank may get none.
 
-    Largest groups first, each sample to the rank that ends with the fewest tokens (Graham's rule of 1969, the
-    fullest rank has at most 4/3 of the least possible where nothing is shared). A rank may have no sample.
+    First whole groups, the largest first, each to the rank with the fewest tokens (Graham's rule of 1969).
+    Then single samples leave the fullest rank, as long as that makes it shorter and none as long: a group is
+    split only where a prefix more is worth it.
     """
     members: dict[int, list[int]] = {}
     for index in samples:
         if index is not None:
             members.setdefault(costs.group_of(index), []).append(index)
-    by_size = sorted(members.values(), key=lambda group: (-costs.of(group), group))
-    loads, ranks = [0.0] * num_ranks, [set[int]() for _ in range(num_ranks)]
-    for group in by_size:
-        has_prefix = [False] * num_ranks
-        for index in sorted(group, key=lambda one: (-costs.own[one], one)):
-            after = [
-                load + costs.own[index] + (0.0 if known else costs.prefix[index])
-                for load, known in zip(loads, has_prefix, strict=True)
-            ]
-            chosen = after.index(min(after))
-            loads[chosen], has_prefix[chosen] = after[chosen], True
-            ranks[chosen].add(index)
+    ranks: list[set[int]] = [set() for _ in range(num_ranks)]
+    loads = [0.0] * num_ranks
+    for group in sorted(members.values(), key=lambda group: (-costs.of(group), group)):
+        chosen = loads.index(min(loads))
+        ranks[chosen].update(group)
+        loads[chosen] += costs.of(group)
+    while move_one(ranks, loads, costs):
+        pass
     return [[index for index in samples if index in taken] or [None] for taken in ranks]
+
+
+def move_one(ranks: list[set[int]], loads: list[float], costs: TokenCosts) -> bool:
+    """Move the sample that helps most from the fullest rank to the emptiest; False if none helps."""
+    fullest, emptiest = loads.index(max(loads)), loads.index(min(loads))
+    here = Counter(costs.group_of(index) for index in ranks[fullest])
+    there = {costs.group_of(index) for index in ranks[emptiest]}
+    best, after = None, (loads[fullest], 0.0, 0.0)
+    for index in sorted(ranks[fullest]):
+        group, own, prefix = costs.group_of(index), costs.own[index], costs.prefix[index]
+        left = loads[fullest] - own - (prefix if here[group] == 1 else 0.0)
+        come = loads[emptiest] + own + (0.0 if group in there else prefix)
+        if max(left, come) < after[0]:
+            best, after = index, (max(left, come), left, come)
+    if best is None:
+        return False
+    ranks[fullest].remove(best)
+    ranks[emptiest].add(best)
+    loads[fullest], loads[emptiest] = after[1:]
+    return True
 
 
 def deal_in_turn(samples: Sequence[int | None], num_ranks: int) -> list[Batch]:
