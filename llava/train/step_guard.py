@@ -136,9 +136,19 @@ class StepGuard(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        self.progress.enter("after the step", step=state.global_step, watched=False)
         if self.agreed_signal:
             control.should_save = True
+        self._between(state, control)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        self._between(state, control)
+
+    def _between(self, state: TrainerState, control: TrainerControl) -> None:
+        """Ranks exchange what they log; only a checkpoint may take any time."""
+        doing = "saving" if control.should_save else "between steps"
+        self.progress.enter(doing, step=state.global_step, watched=not control.should_save)
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
@@ -151,6 +161,7 @@ class StepGuard(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """A checkpoint is there: if there was a signal, also within the saving, the run ends here."""
+        self.progress.enter("after saving", step=state.global_step)
         if self._agree_on_signal(args):
             raise StoppedBySignal(self.agreed_signal)
 

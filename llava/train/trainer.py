@@ -145,7 +145,8 @@ class LlavaTrainer(Trainer):
         """The loss per target of the samples held out."""
         at_batch = partial(self.progress.enter, "evaluating", step=self.state.global_step)
         loss, targets = mean_loss(self.model_wrapped, dataloader, self.args.device, at_batch=at_batch)
-        self.progress.enter("after evaluating", step=self.state.global_step, watched=False)
+        saves = self.control.should_save
+        self.progress.enter("after evaluating", step=self.state.global_step, watched=not saves)
         metrics = {f"{metric_key_prefix}_loss": loss, f"{metric_key_prefix}_targets": targets}
         return EvalLoopOutput(None, None, metrics, len(self.held_out))
 

@@ -102,6 +102,7 @@ run_ranks() {
     "$@" &
     launcher_pid=$!
     set +m
+    end_stragglers &
     trap 'hand_on INT' INT
     trap 'hand_on TERM' TERM
     trap 'hand_on HUP' HUP
@@ -111,12 +112,25 @@ run_ranks() {
         wait "$launcher_pid" || code=$?
         kill -0 "$launcher_pid" 2>/dev/null || break
     done
+    kill %end_stragglers 2>/dev/null || true
     if [ -f "$LLAVA_EXIT_CODE_FILE" ]; then
         number=$(cat "$LLAVA_EXIT_CODE_FILE")
         rm -f "$LLAVA_EXIT_CODE_FILE"
         if [ "$code" -ne 0 ]; then code=$number; fi # torchrun itself ends with 1
     fi
     exit "$code"
+}
+
+# A process that failed has left its code: what then hears no signal for 30 s is killed, as torchrun itself would do.
+end_stragglers() {
+    while kill -0 "$launcher_pid" 2>/dev/null; do
+        if [ -s "$LLAVA_EXIT_CODE_FILE" ] && [ "$(cat "$LLAVA_EXIT_CODE_FILE")" -lt 128 ]; then
+            sleep 30
+            pkill -KILL -P "$launcher_pid" 2>/dev/null || true
+            return
+        fi
+        sleep 1
+    done
 }
 
 # hand_on SIGNAL

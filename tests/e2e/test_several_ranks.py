@@ -16,6 +16,7 @@ from tests.e2e.test_launchers import free_port
 SCRIPT = "scripts/v1.5/finetune_task_lora.sh"
 FLAGS = ("--logging_steps", "1", "--learning_rate", "1e-3", "--lora_dropout", "0", "--disable_tqdm", "True")
 LOSS_ATOL = 2e-5  # as in test_training: fp32, worst seen 2.5e-6
+USR1 = pytest.param("SIGUSR1", 143, False, marks=pytest.mark.slow)
 
 
 def start(log: Path, *flags: str, **variables: object) -> subprocess.Popen:
@@ -46,7 +47,7 @@ def children(log: Path) -> list[str]:
     return [line for line in found.splitlines() if str(log.parent / "out") in line and " Z" not in line]
 
 
-@pytest.mark.parametrize(("name", "code", "whole_group"), [("SIGINT", 130, True), ("SIGUSR1", 143, False)])
+@pytest.mark.parametrize(("name", "code", "whole_group"), [("SIGINT", 130, True), USR1])
 def test_a_signal_to_the_script_stops_all_ranks_with_a_checkpoint(
     name: str, code: int, whole_group: bool, lesson: Path, tmp_path: Path
 ) -> None:
@@ -72,6 +73,7 @@ def test_the_exit_code_of_a_rank_is_that_of_the_script(lesson: Path, tmp_path: P
     assert "absent.json" in log.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_two_nodes_give_the_losses_of_one_process(lesson: Path, tmp_path: Path) -> None:
     """Two torchrun agents that meet at a port, as on two machines."""
     steps = ("--max_steps", "5")

@@ -3,6 +3,7 @@ keeps the batch and the last good checkpoint.
 """
 
 import json
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,15 @@ MOMENTS = {"first step": 1, "second micro-batch": 4, "middle": 5}
 SAVING = ("--save_strategy", "steps", "--save_steps", "1")
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("what", SPOILED)
-@pytest.mark.parametrize("kind", ["full", "lora"])
+@pytest.mark.parametrize(
+    ("kind", "what", "moment"),
+    [
+        pytest.param(
+            *case, marks=[pytest.mark.slow] * (case[0] == "lora" and case[2] != "second micro-batch")
+        )
+        for case in product(("full", "lora"), SPOILED, MOMENTS)
+    ],
+)
 def test_the_run_stops_before_the_step(
     kind: str,
     what: str,

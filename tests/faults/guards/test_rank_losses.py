@@ -52,7 +52,7 @@ def single(warm: WarmTrainer, tmp_path_factory: pytest.TempPathFactory) -> dict[
         ("ddp", "lora"),
         pytest.param("zero2", "full", marks=slow),
         pytest.param("zero2", "lora", marks=slow),
-        ("zero3", "full"),
+        pytest.param("zero3", "full", marks=slow),
         pytest.param("zero3", "lora", marks=slow),
     ],
 )
@@ -140,7 +140,7 @@ def held_out(warm: WarmTrainer, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-@pytest.mark.parametrize("kind", ["full", "lora"])
+@pytest.mark.parametrize("kind", ["full", pytest.param("lora", marks=slow)])
 def test_early_stopping_ends_with_the_best_checkpoint(
     kind: str, warm: WarmTrainer, tmp_path: Path, fault_log: FaultLog
 ) -> None:

@@ -2,6 +2,7 @@
 same command ends with the weights of an undisturbed run.
 """
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,13 @@ CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGUSR1": 143}
 MOMENTS = {"between steps": "on_step_begin", "between micro-batches": "on_substep_end", "in a save": "saving"}
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("name", CODES)
+@pytest.mark.parametrize(
+    ("name", "moment"),
+    [
+        pytest.param(*case, marks=[pytest.mark.slow] * (number % 2))
+        for number, case in enumerate(product(CODES, MOMENTS))
+    ],
+)
 def test_a_signal_saves_and_the_run_goes_on(
     name: str,
     moment: str,
@@ -39,7 +45,10 @@ def test_a_signal_saves_and_the_run_goes_on(
     fault_log(f"{name} {moment}", "saved at the step's end, exit code of the signal, resumed alike", SURVIVED)
 
 
-@pytest.mark.parametrize("name", CODES)
+SLOW_TOO = [pytest.param(name, marks=pytest.mark.slow) for name in ("SIGHUP", "SIGUSR1")]
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", *SLOW_TOO])
 def test_a_second_signal_ends_the_run_at_once(
     name: str, warm: WarmTrainer, tmp_path: Path, fault_log: FaultLog
 ) -> None:
