@@ -10,16 +10,10 @@ from tests.e2e.conftest import ROOT, losses
 from tests.faults.conftest import SURVIVED, FaultLog
 from tests.faults.guards.conftest import WarmTrainer, assert_same, checkpoints, weights_of
 
-LOSS_ATOL = 1e-4  # fp32; worst seen with DDP 3.6e-7, other samples in a step give 1e-1
-WEIGHT_ATOL = 1e-4  # after 4 steps at a rate of 1e-3, which move weights by up to 4e-3; DDP: worst seen 1.2e-7
-CLIPPED = (
-    "--max_grad_norm",
-    "0.5",
-    "--adam_epsilon",
-    "1e-4",
-    "--lora_dropout",
-    "0",
-)  # with 1e-8 Adam magnifies rounding
+LOSS_ATOL = 1e-4  # fp32; worst seen with DDP 3.6e-7
+WEIGHT_ATOL = 1e-4  # fp32; worst seen with DDP 1.2e-7
+# with an epsilon of 1e-8 Adam would magnify rounding
+CLIPPED = ("--max_grad_norm", "0.5", "--adam_epsilon", "1e-4", "--lora_dropout", "0")
 slow = pytest.mark.slow
 
 
