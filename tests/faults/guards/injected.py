@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +33,10 @@ class At(TrainerCallback):
 
 def send(number: int, *, group: bool = False) -> None:
     """A signal to this process, or to its loaders too, noted before it goes on."""
-    (os.killpg if group else os.kill)(os.getpid(), number)
+    if group:  # from another process: loaders know their parent's signals
+        subprocess.run(["kill", f"-{int(number)}", "--", f"-{os.getpid()}"], check=False)
+    else:
+        os.kill(os.getpid(), number)
     time.sleep(0.05)
 
 

@@ -33,7 +33,8 @@ def test_a_signal_to_all_processes_of_a_run_leaves_its_loaders_at_work(
 ) -> None:
     """As a cluster or a terminal sends it."""
     fault = {"kind": "signal", "signal": "SIGTERM", "where": "on_step_begin", "step": 2, "group": True}
-    outcome = warm.train(tmp_path / "out", *WORKERS, fault=fault)
+    at_work = ("--per_device_train_batch_size", "1", "--dataloader_prefetch_factor", "1")
+    outcome = warm.train(tmp_path / "out", *WORKERS, *at_work, fault=fault)
     assert outcome.codes == [143], outcome.log
     assert "DataLoader worker" not in outcome.log
     fault_log("SIGTERM to the training and its loaders", "saved at the step's end", SURVIVED)
