@@ -86,6 +86,11 @@ def run(argv: list[str], *, callbacks: Sequence[TrainerCallback] = ()) -> None:
         **evaluation_of(dataset, split, start, training_args),
     )
     announce(trainer, dataset, resume_from)
+    train_to_the_end(trainer, resume_from)
+
+
+def train_to_the_end(trainer: LlavaTrainer, resume_from: Path | None) -> None:
+    """Train and write the result; `StoppedBySignal` after a signal, when the ranks have parted in order."""
     started = time.perf_counter()
     try:
         with StopSignals() as signals:

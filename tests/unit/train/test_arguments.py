@@ -194,6 +194,13 @@ def test_other_ranks_say_nothing(caplog: pytest.LogCaptureFixture, monkeypatch: 
         (["--train_sampling_strategy", "sequential"], ["is sequential", "group_by_length"]),
         (["--mm_patch_merge_type", "spatial"], ["--mm_patch_merge_type is spatial"]),
         (["--evaluation_strategy", "steps"], ["--eval_strategy is steps", "--eval_split 0.05"]),
+        (["--eval_split", "5"], ["--eval_split is 5", "below 1"]),
+        (["--early_stopping_patience", "3"], ["--early_stopping_patience is 3", "--eval_split 0.05"]),
+        (
+            ["--early_stopping_patience", "3", "--eval_split", "0.1", "--save_strategy", "no"],
+            ["keeps the best checkpoint"],
+        ),
+        (["--on_nonfinite", "skip", "--deepspeed", "{}"], ["--on_nonfinite skip", "drop --deepspeed"]),
         (["--warmup_ratio", "3"], ["--warmup_ratio is 3", "--warmup_steps"]),
         (["--warmup_ratio", "much"], ["--warmup_ratio is much"]),
         (["--lora_r", "many"], ["lora_r", "'many'"]),
