@@ -260,7 +260,12 @@ def trainer_of(
     sampler = EpochSampler(lambda _: order, num_samples=len(order), global_batch=args.train_batch_size)
     nothing: Any = None
     return LlavaTrainer(
-        model, args, sampler=sampler, writer=CheckpointWriter("full", nothing, nothing), **data
+        model,
+        args,
+        sampler=sampler,
+        writer=CheckpointWriter("full", nothing, nothing),
+        store=nothing,
+        **data,
     )
 
 

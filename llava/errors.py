@@ -19,9 +19,11 @@ class UsageError(ValueError):
     remedy.
     """
 
+    exit_code = 2
+
 
 def exit_on_usage_error(main: Callable[..., Result]) -> Callable[..., Result]:
-    """Wrap a command's main function: a `UsageError` becomes one message on stderr and exit code 2; what
+    """Wrap a command's main function: a `UsageError` becomes one message on stderr and its exit code; what
     it and logs show is made visible (see `llava.terminal`).
     """
 
@@ -32,6 +34,6 @@ def exit_on_usage_error(main: Callable[..., Result]) -> Callable[..., Result]:
             return main(*args, **kwargs)
         except UsageError as error:
             note(f"error: {error}\n")
-            raise SystemExit(2) from None
+            raise SystemExit(error.exit_code) from None
 
     return wrapper

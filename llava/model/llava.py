@@ -60,6 +60,8 @@ class LlavaForCausalLM(PreTrainedModel, GenerationMixin):
     main_input_name = "input_ids"
     input_modalities: ClassVar = ["image", "text"]
     accepts_loss_kwargs = True
+    runs_every_part = False
+    """Whether a batch without a picture runs tower and projector also where nothing is trained."""
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -160,7 +162,7 @@ class LlavaForCausalLM(PreTrainedModel, GenerationMixin):
             raise ValueError(
                 "the token ids hold image placeholders, but no pictures were given (pixel_values)."
             )
-        if self.training and torch.is_grad_enabled():
+        if self.runs_every_part or (self.training and torch.is_grad_enabled()):
             if vision_features is None:
                 size = self.config.vision_config.image_size
                 nothing = self.encode_images(torch.zeros(1, 3, size, size, device=input_ids.device))

@@ -15,6 +15,7 @@ from llava.conversation import VERSIONS
 from llava.errors import UsageError
 from llava.train.flags import (
     Flag,
+    add_evaluation_flags,
     check_flags,
     join_flags,
     split_flags,
@@ -67,6 +68,7 @@ def parse_arguments(
     argv, notices = translate_flags(argv, trainer_fields)
     machine = this_machine()
     argv, more = fit_to_machine(argv, machine)
+    argv = add_evaluation_flags(argv)
     argv = add_loader_flags(argv, num_cores=cores_of_this_rank(), has_accelerator=machine.has_accelerator)
     model_args, data_args, training_args = build_groups(argv)
     problems = value_problems(model_args, data_args, training_args)
@@ -184,6 +186,10 @@ def value_problems(
         problems.append("--lora_enable and --tune_mm_mlp_adapter exclude each other; drop one")
     if training_args.freeze_mm_mlp_adapter and model_args.tune_mm_mlp_adapter:
         problems.append("--freeze_mm_mlp_adapter and --tune_mm_mlp_adapter leave nothing to train; drop one")
+    if training_args.early_stopping_patience < 0:
+        problems.append(
+            f"--early_stopping_patience is {training_args.early_stopping_patience}; it must not be negative"
+        )
     if training_args.mm_projector_lr is not None and training_args.mm_projector_lr < 0:
         problems.append(f"--mm_projector_lr is {training_args.mm_projector_lr}; it must not be negative")
     return problems

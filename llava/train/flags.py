@@ -79,10 +79,6 @@ SOME_VALUES: dict[str, tuple[tuple[str, ...], str]] = {
         ("True", ""),
         "a run goes on by itself, from the newest checkpoint of its own --output_dir and from no other",
     ),
-    "eval_strategy": (
-        ("no",),
-        "there is no evaluation during training; set it to no and evaluate afterwards",
-    ),
 }
 """Flags of which these values work, the first as the default, and what to do instead of another."""
 
@@ -149,6 +145,7 @@ def check_flags(argv: Sequence[str]) -> None:
     if missing:
         problems.append(f"missing: {', '.join(missing)}")
     problems += some_value_problems(values)
+    problems += evaluation_problems(values)
     problems += installation_problems(values)
     if problems:
         raise UsageError("; ".join(problems) + " (--help lists the flags).")
@@ -162,6 +159,68 @@ def some_value_problems(values: dict[str, str]) -> list[str]:
         if found.lower() not in [value.lower() for value in allowed]:
             problems.append(f"--{name} is {found or 'True'}: {remedy}")
     return problems
+
+
+def evaluation_problems(values: dict[str, str]) -> list[str]:
+    """Evaluation needs samples that are held out, and early stopping needs evaluation."""
+    share, patience = values.get("eval_split", "0"), values.get("early_stopping_patience", "0")
+    problems = []
+    if not is_number(share) or not 0 <= float(share) < 1:
+        problems.append(f"--eval_split is {share}; a share from 0 up to, but below 1 was wanted (0.05 = 5 %)")
+    elif float(share) == 0:
+        wanted = "set --eval_split 0.05 to keep out some pictures"
+        if values.get("eval_strategy", "no") != "no":
+            problems.append(
+                f"--eval_strategy is {values['eval_strategy']}, but nothing is there to evaluate on; {wanted}"
+            )
+        if patience != "0":
+            problems.append(
+                f"--early_stopping_patience is {patience}, but nothing is there to evaluate on; {wanted}"
+            )
+    if patience != "0" and values.get("save_strategy", "steps") == "no":
+        problems.append(
+            f"--early_stopping_patience {patience} keeps the best checkpoint, and --save_strategy is no; "
+            "set it to steps or epoch"
+        )
+    if values.get("on_nonfinite") == "skip" and values.get("deepspeed"):
+        problems.append(
+            "--on_nonfinite skip: DeepSpeed takes its steps within the backward pass, so none can be left "
+            "out; set it to stop, or drop --deepspeed"
+        )
+    return problems
+
+
+def is_number(word: str) -> bool:
+    """Whether a word is a number."""
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def add_evaluation_flags(argv: Sequence[str]) -> list[str]:
+    """The command line with what --eval_split and --early_stopping_patience imply, where it says nothing.
+
+    The best checkpoint can be kept only if there is an evaluation at each checkpoint, so the one follows the
+    other. Early stopping goes on counting after an interruption.
+    """
+    flags = split_flags(argv)
+    values = {flag.name: " ".join(flag.words) for flag in flags}
+    if not float(values.get("eval_split", "0")):
+        return list(argv)
+    implied = {"eval_strategy": "epoch"}
+    if values.get("early_stopping_patience", "0") != "0":
+        implied = {
+            "eval_strategy": values.get("save_strategy", "steps"),
+            "eval_steps": values.get("save_steps", "500"),
+            "load_best_model_at_end": "True",
+            "metric_for_best_model": "eval_loss",
+            "greater_is_better": "False",
+            "restore_callback_states_from_checkpoint": "True",
+        }
+    more = [Flag(name, (word,)) for name, word in implied.items() if name not in values]
+    return join_flags([*flags, *more])
 
 
 def installation_problems(values: dict[str, str]) -> list[str]:

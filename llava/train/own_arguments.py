@@ -69,6 +69,15 @@ class OwnTrainingArguments:
         "most tokens of a packed row; default: as few as keep padding below 3 % (at most 8 longest groups)",
     )
     max_branches: int = flag(8, "most samples of one picture that share a prefix")
+    eval_split: float = flag(
+        0.0, "share of the pictures, with all their samples, to keep out and to evaluate on (--eval_strategy)"
+    )
+    early_stopping_patience: int = flag(
+        0, "end after so many evaluations without a better loss, and keep the best checkpoint; 0 = never"
+    )
+    on_nonfinite: Literal["stop", "skip"] = flag(
+        "stop", "at a loss or gradient that is not finite: stop, or leave the step out (three in a row stop)"
+    )
     cache_vision_features: Literal["auto", "memory", "disk", "off"] = flag(
         "auto",
         "keep what a frozen vision tower sees; auto: in memory where pictures are seen again and it fits",
@@ -110,6 +119,7 @@ class OwnTrainingArguments:
     report_to: str = flag("none", "tracker: none, wandb, tensorboard, ...")
     remove_unused_columns: bool = flag(False, "must stay False: the collator needs every field of a sample")
     logging_nan_inf_filter: bool = flag(False, "hide a loss that is not finite")
+    ddp_timeout: int = flag(600, "most seconds that a step or a message between ranks may take")
     average_tokens_across_devices: bool = flag(True, "mean over the targets of all ranks")
 
 

@@ -8,9 +8,11 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from transformers import PreTrainedTokenizerFast, TrainerCallback, set_seed
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerFast, TrainerCallback, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer_pt_utils import get_model_param_count
 
@@ -23,22 +25,21 @@ from llava.train.checking import read_checked
 from llava.train.checkpoint_store import CheckpointStore
 from llava.train.collator import PackingCollator
 from llava.train.conversations import ConversationDataset, Encoding, check_long_samples, open_store
+from llava.train.guarded_run import train_guarded
+from llava.train.held_out import Split, split_samples, write_split
 from llava.train.kept_features import kept_features
 from llava.train.length_grouping import length_of, modality_length_of
 from llava.train.ranks_agree import on_first_rank
 from llava.train.rehearsal import prepare_saving
 from llava.train.resuming import find_origin, output_folder, step_of
 from llava.train.sample_index import Sample, SampleIndex
-from llava.train.sampler import EpochSampler, LengthOrder, PictureOrder
+from llava.train.sampler import EpochSampler, LengthOrder, PictureOrder, RowsOf
 from llava.train.saving import CheckpointWriter
 from llava.train.starting_model import Start, build_for_training, choose_trainable, whole_on_every_rank
+from llava.train.step_batches import TokenCosts, tell_imbalance, token_costs
 from llava.train.step_memory import checkpointing_for, largest_shape, set_checkpointing
-from llava.train.summary import (
-    module_table,
-    samples_per_step,
-    show_sample,
-    steps_of,
-)
+from llava.train.stop_signals import StoppedBySignal, StopSignals
+from llava.train.summary import module_table, samples_per_step, show_sample, steps_of
 from llava.train.token_store import TokenStore
 from llava.train.trainer import LlavaTrainer
 
@@ -52,8 +53,14 @@ def run(argv: list[str], *, callbacks: Sequence[TrainerCallback] = ()) -> None:
         format="%(message)s", level=logging.INFO if training_args.process_index == 0 else logging.ERROR
     )
     with output_folder(Path(training_args.output_dir), leads=training_args.process_index == 0):
-        run_in_folder(model_args, data_args, training_args, callbacks)
+        stopped = None
+        try:
+            run_in_folder(model_args, data_args, training_args, callbacks)
+        except StoppedBySignal as error:
+            stopped = error.with_traceback(None)  # what its frames hold must be gone before the group is
         leave_group()
+        if stopped is not None:
+            raise stopped
 
 
 def run_in_folder(
@@ -65,7 +72,8 @@ def run_in_folder(
     """The run, in an output folder that no other run uses."""
     set_seed(training_args.seed)
     samples = read_checked(data_args.data_path, data_args.image_folder, mode=data_args.check_pictures)
-    origin = find_origin(model_args, data_args, training_args, samples)
+    split = split_samples(samples, training_args.eval_split, seed=training_args.seed)
+    origin = find_origin(model_args, data_args, training_args, samples, num_trained=len(split.train))
     if origin is None:
         return
 
@@ -75,16 +83,8 @@ def run_in_folder(
     encoding = encoding_of(start.tokenizer, start.model.config, model_args, training_args)
     dataset = ConversationDataset(samples, encoding, store_of(samples, encoding, training_args))
     check_long_samples(dataset)
-    load_pixels = partial(
-        open_pixels,
-        image_processor=start.image_processor,
-        image_aspect_ratio=start.model.config.image_aspect_ratio,
-    )
-    sampler = choose_sampler(samples, training_args)
-    features = kept_features(start, samples, load_pixels, training_args)
-    collator = PackingCollator(
-        training_args.packing, load_pixels, capacity=training_args.pack_tokens, vision_features=features
-    )
+    sampler = choose_sampler(samples, training_args, split.train if len(split.held_out) else None)
+    collator = collator_of(start, samples, training_args)
     shape = largest_shape(sampler, dataset, collator, training_args.train_batch_size)
     set_checkpointing(training_args, on=checkpointing_for(start.model, shape, model_args, training_args))
     if training_args.compile_layers:
@@ -96,14 +96,35 @@ def run_in_folder(
         writer=writer_of(start, model_args, training_args),
         store=CheckpointStore(Path(training_args.output_dir), origin.facts, leads=training_args.should_save),
         train_dataset=dataset,
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, *early_stopping(training_args)],
         data_collator=collator,
+        costs=costs_of(dataset, sampler, training_args),
+        **evaluation_of(dataset, split, start, training_args),
     )
     announce(trainer, dataset, origin.checkpoint)
     on_first_rank(partial(prepare_saving, trainer))
+    train_to_the_end(trainer, origin.checkpoint)
+
+
+def collator_of(start: Start, samples: Sequence[Sample], training_args: TrainingArguments) -> PackingCollator:
+    """What makes rows of samples and opens their pictures, or takes what the tower saw in them."""
+    load_pixels = partial(
+        open_pixels,
+        image_processor=start.image_processor,
+        image_aspect_ratio=start.model.config.image_aspect_ratio,
+    )
+    features = kept_features(start, samples, load_pixels, training_args)
+    return PackingCollator(
+        training_args.packing, load_pixels, capacity=training_args.pack_tokens, vision_features=features
+    )
+
+
+def train_to_the_end(trainer: LlavaTrainer, resume_from: Path | None) -> None:
+    """Train and write the result; `StoppedBySignal` after a signal."""
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=None if origin.checkpoint is None else str(origin.checkpoint))
-    finish(trainer, time.perf_counter() - started, steps_before=step_of(origin.checkpoint))
+    with StopSignals() as signals:
+        train_guarded(trainer, signals, resume_from)
+        finish(trainer, time.perf_counter() - started, steps_before=step_of(resume_from))
 
 
 def encoding_of(
@@ -122,14 +143,52 @@ def encoding_of(
     )
 
 
-def choose_sampler(samples: Sequence[Sample], args: TrainingArguments) -> EpochSampler:
-    """By picture; by length as in the original, where it is asked for and rows are not packed."""
+def costs_of(
+    dataset: ConversationDataset, sampler: EpochSampler, args: TrainingArguments
+) -> TokenCosts | None:
+    """What deals samples to ranks by tokens; None for one rank, and in the order by length, which deals
+    itself.
+    """
+    if args.world_size == 1 or args.group_by_modality_length or args.group_by_length:
+        return None
+    return token_costs(dataset, shares_prefixes=args.packing == "shared")
+
+
+def evaluation_of(
+    dataset: ConversationDataset, split: Split, start: Start, args: TrainingArguments
+) -> dict[str, Any]:
+    """What the trainer needs for samples that are held out; their rows are written into the output folder."""
+    rows = split.held_out.tolist()
+    if not rows:
+        return {}
+    # evaluation has no gradient, yet ZeRO-3 wants every rank to run every part of the model
+    start.model.runs_every_part = args.world_size > 1
+    if args.process_index == 0:
+        write_split(Path(args.output_dir), SampleIndex.of(dataset.samples), split)
+        logger.info("%d of %d samples are held out for evaluation.", len(rows), len(dataset))
+    return {"eval_dataset": dataset, "held_out": rows}
+
+
+def early_stopping(args: TrainingArguments) -> list[TrainerCallback]:
+    """Ends the run after so many evaluations without a better loss."""
+    patience = args.early_stopping_patience
+    return [EarlyStoppingCallback(early_stopping_patience=patience)] if patience else []
+
+
+def choose_sampler(
+    samples: Sequence[Sample], args: TrainingArguments, rows: np.ndarray | None = None
+) -> EpochSampler:
+    """By picture; by length as in the original, where it is asked for and rows are not packed.
+
+    `rows` (default: all) are those that are trained on.
+    """
     seed = args.seed if args.data_seed is None else args.data_seed
     index = SampleIndex.of(samples)
+    chosen = np.arange(len(index)) if rows is None else rows
     order: PictureOrder | LengthOrder
     if args.packing == "none" and (args.group_by_modality_length or args.group_by_length):
         measure = modality_length_of if args.group_by_modality_length else length_of
-        words, with_picture = index.words.tolist(), (index.groups >= 0).tolist()
+        words, with_picture = index.words[chosen].tolist(), (index.groups[chosen] >= 0).tolist()
         order = LengthOrder(
             [measure(count, has_picture=picture) for count, picture in zip(words, with_picture, strict=True)],
             by_modality=args.group_by_modality_length,
@@ -138,10 +197,12 @@ def choose_sampler(samples: Sequence[Sample], args: TrainingArguments) -> EpochS
             seed=seed,
         )
     else:
-        keys = [None if group < 0 else group for group in index.groups.tolist()]
+        keys = [None if group < 0 else group for group in index.groups[chosen].tolist()]
         order = PictureOrder(keys, max_branches=args.max_branches, seed=seed)
     global_batch = args.train_batch_size * args.world_size
-    return EpochSampler(order, num_samples=len(samples), global_batch=global_batch)
+    return EpochSampler(
+        order if rows is None else RowsOf(order, rows), num_samples=len(chosen), global_batch=global_batch
+    )
 
 
 def store_of(samples: Sequence[Sample], encoding: Encoding, args: TrainingArguments) -> TokenStore | None:
@@ -190,15 +251,19 @@ def announce(trainer: LlavaTrainer, dataset: ConversationDataset, resume_from: P
     global_batch = samples_per_step(args)
     logger.info(
         "%d samples, %d per step (%d ranks), packing %s: %d steps%s",
-        len(dataset),
+        trainer.sampler.num_samples,
         global_batch,
         args.world_size,
         args.packing,
         steps_of(
-            len(dataset), global_batch=global_batch, epochs=args.num_train_epochs, max_steps=args.max_steps
+            trainer.sampler.num_samples,
+            global_batch=global_batch,
+            epochs=args.num_train_epochs,
+            max_steps=args.max_steps,
         ),
         "" if resume_from is None else f", going on from {resume_from.name}",
     )
+    tell_imbalance(trainer.step_batches())
 
 
 def finish(trainer: LlavaTrainer, seconds: float, *, steps_before: int) -> None:

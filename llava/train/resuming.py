@@ -88,8 +88,12 @@ def find_origin(
     data_args: DataArguments,
     training_args: TrainingArguments,
     samples: Sequence[Sample],
+    *,
+    num_trained: int,
 ) -> Origin | None:
     """Where the run goes on, the same on all ranks; None when its result is already there, whole.
+
+    `num_trained`: how many of the samples are not held out.
 
     `UsageError` as `find_resume` says, and for a folder that holds another run's result.
     """
@@ -97,7 +101,8 @@ def find_origin(
 
     def find() -> Origin | None:
         facts = facts_of(model_args, data_args, training_args, samples)
-        if is_finished(folder, facts, steps=planned_steps(training_args, len(samples))):
+        steps = None if training_args.early_stopping_patience else planned_steps(training_args, num_trained)
+        if is_finished(folder, facts, steps=steps):
             logger.info("%s holds the whole result of this run; there is nothing left to do.", folder)
             return None
         checkpoint = find_resume(folder, facts, force=training_args.force_resume)
@@ -205,13 +210,13 @@ def lines(entries: Sequence[str]) -> str:
     return "".join(f"\n  {entry}" for entry in entries)
 
 
-def is_finished(folder: Path, facts: Facts, *, steps: int) -> bool:
-    """Whether an output folder holds the whole result of this very run, after `steps` steps."""
+def is_finished(folder: Path, facts: Facts, *, steps: int | None) -> bool:
+    """Whether an output folder holds the whole result of this very run, after `steps` steps (None: any)."""
     try:
         manifest = read_manifest(folder)
         if manifest.kind != RESULT or differences(manifest.facts.fingerprint, facts.fingerprint):
             return False
-        return verify(folder).position.step == steps
+        return verify(folder).position.step == steps or steps is None
     except DamagedError:
         return False
 

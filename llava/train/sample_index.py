@@ -224,9 +224,14 @@ class SampleIndex(Sequence[Sample]):
         """(R,) turns of each row."""
         return np.diff(self.arrays["row_turns"])
 
+    @property
+    def num_bytes(self) -> np.ndarray:
+        """(R,) bytes of all turns of each row."""
+        return np.diff(self.arrays["turn_ends"][self.arrays["row_turns"]])
+
     def bytes_of_turns(self, *, per_turn: int) -> np.ndarray:
         """(R,) bytes of all turns of each row, and `per_turn` for each turn."""
-        return np.diff(self.arrays["turn_ends"][self.arrays["row_turns"]]) + per_turn * self.num_turns
+        return self.num_bytes + per_turn * self.num_turns
 
     def bytes_to_learn(self, *, per_turn: int) -> np.ndarray:
         """(R,) bytes of the turns up to the first answer that is not blank and up to the last picture's

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from llava.train.length_grouping import length_grouped, modality_length_grouped
@@ -96,6 +97,18 @@ class LengthOrder:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(random.Random(f"{self.seed}/{epoch}").getrandbits(63))
             return plan(self.lengths, batch_size=self.batch_size, world_size=self.world_size)
+
+
+@dataclass(frozen=True)
+class RowsOf:
+    """An order of some rows: `order` is that of their places in `rows`, (N,)."""
+
+    order: Callable[[int], list[int]]
+    rows: np.ndarray
+
+    def __call__(self, epoch: int) -> list[int]:
+        """Each of the rows once."""
+        return self.rows[self.order(epoch)].tolist()
 
 
 class EpochSampler(torch.utils.data.Sampler[int | None]):

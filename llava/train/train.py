@@ -13,6 +13,7 @@ if not __package__:  # started by its path: the package around it is meant, and 
     sys.path[:] = [str(HERE.parents[1]), *others]
 
 from llava.errors import exit_on_usage_error
+from llava.train.exit_codes import code_is_left
 from llava.train.flags import check_flags
 
 
@@ -35,4 +36,5 @@ def train(argv: list[str] | None = None, *, attn_implementation: str | None = No
 
 
 if __name__ == "__main__":
-    train()
+    with code_is_left():
+        train()

@@ -5,22 +5,31 @@ Stock Trainer restores full LLaVA weights without strict names and so may restor
 strict.
 """
 
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import EvalLoopOutput, seed_worker
 
-from llava.errors import UsageError
 from llava.model.checkpoint import EMBEDDINGS, load_strictly, read_projector, read_weights
 from llava.model.stored_tensors import read_tensors
 from llava.model.weight_files import PROJECTOR_NAME
 from llava.train.checkpoint_store import CheckpointStore, Part
+from llava.train.evaluating import mean_loss
+from llava.train.loader_notes import IDS_KEY, LoaderNotes, NotingCollator, NotingDataset
 from llava.train.manifest import Position
 from llava.train.sampler import EpochSampler
 from llava.train.saving import CheckpointWriter
+from llava.train.step_batches import StepBatches, TokenCosts
+from llava.train.step_guard import StepGuard
+from llava.train.step_progress import StepProgress
+from llava.train.stop_signals import shield_worker
 from llava.train.summary import position_after
 
 PROJECTOR_PATH = "multi_modal_projector"
@@ -29,6 +38,8 @@ PROJECTOR_PATH = "multi_modal_projector"
 class LlavaTrainer(Trainer):
     """`sampler` gives the order of samples, `writer` writes checkpoints of our layout, `store` lets them
     appear whole.
+
+    `costs` deal the samples of a step to the ranks; `held_out` are rows of the dataset to evaluate on.
     """
 
     def __init__(
@@ -39,17 +50,114 @@ class LlavaTrainer(Trainer):
         sampler: EpochSampler,
         writer: CheckpointWriter,
         store: CheckpointStore,
+        costs: TokenCosts | None = None,
+        held_out: Sequence[int] = (),
         **kwargs: object,
     ) -> None:
         self.sampler = sampler
         self.writer = writer
         self.store = store
+        self.costs, self.held_out = costs, held_out
+        self.notes = LoaderNotes(args.dataloader_num_workers)
+        self.progress = StepProgress(args.process_index, args.world_size)
+        self.guard = StepGuard(self.progress, writer.tokenizer)
         super().__init__(model=model, args=args, **kwargs)
         self.add_callback(EpochCallback(self.sampler))
-        self.add_callback(FiniteLossCallback())
+        self.add_callback(self.guard)  # last: it ends the run after a checkpoint
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int | None]:
-        return self.sampler
+    def get_train_dataloader(self) -> DataLoader:
+        return self._loader(self.train_dataset, self.step_batches())
+
+    def step_batches(self) -> StepBatches:
+        """The batches of an epoch, of all ranks."""
+        return StepBatches(
+            self.sampler,
+            batch_size=self._train_batch_size,
+            num_ranks=self.args.world_size,
+            costs=self.costs,
+        )
+
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+        size, num_ranks = self.args.eval_batch_size, self.args.world_size
+        order = EpochSampler(
+            lambda _: list(self.held_out), num_samples=len(self.held_out), global_batch=size * num_ranks
+        )
+        batches = StepBatches(order, batch_size=size, num_ranks=num_ranks, costs=self.costs)
+        return self._loader(self.eval_dataset, batches)
+
+    def _loader(self, dataset: Any, batches: StepBatches) -> DataLoader:
+        """Batches of this rank; loader processes note what they do, and heed no signal but ours."""
+        args = self.args
+        seed = partial(seed_worker, num_workers=args.dataloader_num_workers, rank=args.process_index)
+        loader = DataLoader(
+            NotingDataset(dataset, self.notes),
+            batch_sampler=batches,
+            collate_fn=NotingCollator(self.data_collator, self.notes),
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            worker_init_fn=partial(start_worker, seed),
+        )
+        return self.accelerator.prepare_data_loader(loader)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, Tensor | int | None]:
+        """The micro-batches of a step; their samples' ids go to the guard."""
+        step = self.state.global_step + 1
+        self.progress.enter("waiting for its batch", step=step)
+        batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.guard.begin(batches, [batch.pop(IDS_KEY) for batch in batches])
+        return batches, count
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        number, ids = len(self.guard.losses), self.guard.ids
+        doing = "computing" if len(ids) == 1 else f"computing micro-batch {number + 1} of {len(ids)}"
+        self.progress.enter(doing, step=self.state.global_step + 1, ids=ids[number])
+        return self.guard.keep_loss(super().training_step(model, inputs, num_items_in_batch))
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if self.is_deepspeed_enabled and model.training and not return_outputs:
+            self.guard.check_before_backward(found, self.args, self.state.global_step + 1)
+        return found
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        self.guard.norm = super()._get_grad_norm(model, grad_norm)
+        return self.guard.norm
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """The loss per target of the samples held out."""
+        at_batch = partial(self.progress.enter, "evaluating", step=self.state.global_step)
+        loss, targets = mean_loss(self.model_wrapped, dataloader, self.args.device, at_batch=at_batch)
+        saves = self.control.should_save
+        self.progress.enter("after evaluating", step=self.state.global_step, watched=not saves)
+        metrics = {f"{metric_key_prefix}_loss": loss, f"{metric_key_prefix}_targets": targets}
+        return EvalLoopOutput(None, None, metrics, len(self.held_out))
+
+    def _load_best_model(self) -> None:
+        """The best checkpoint, by strict names; stock Trainer would pass over names that do not fit."""
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            super()._load_best_model()
+        else:
+            self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
         """Targets of the global batch: over accumulation steps and ranks; 1 where there is none, so that its
@@ -188,17 +296,7 @@ class EpochCallback(TrainerCallback):
         self.sampler.set_epoch(int(state.epoch or 0))
 
 
-class FiniteLossCallback(TrainerCallback):
-    """Stops at a loss that is not finite: the stock Trainer would go on and overwrite the last good
-    checkpoint.
-    """
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
-        loss = (state.log_history or [{}])[-1].get("loss", 0.0)
-        if loss != loss or abs(loss) == float("inf"):
-            raise UsageError(
-                f"the loss at step {state.global_step} is {loss}; training stops before a checkpoint is "
-                "overwritten. Lower --learning_rate, or use bf16 instead of fp16."
-            )
+def start_worker(seed: Any, worker: int) -> None:
+    """At the start of a loader process."""
+    seed(worker)
+    shield_worker()

@@ -17,6 +17,14 @@ MODEL_MAX_LENGTH=${MODEL_MAX_LENGTH:-2048}                         # tokens of a
 SAVE_STEPS=${SAVE_STEPS:-500}
 LEARNING_RATE=${LEARNING_RATE:-2e-5}
 
+# Several GPUs or machines (docs/operations.md); without these: all GPUs of this machine, or one process.
+NUM_GPUS=${NUM_GPUS:-}                                             # processes on this machine, one per GPU
+NUM_NODES=${NUM_NODES:-}                                           # machines: start this script on each,
+NODE_RANK=${NODE_RANK:-0}                                          # with its number from 0
+MASTER_ADDR=${MASTER_ADDR:-}                                       # and the first one's name
+MASTER_PORT=${MASTER_PORT:-29500}
+HOSTFILE=${HOSTFILE:-}                                             # or a DeepSpeed host file; start it on one
+
 source scripts/common/train.sh
 prepare_training ./scripts/zero3.json
 run_training "$@"

@@ -21,6 +21,14 @@ LORA_DROPOUT=${LORA_DROPOUT:-0.05}
 LEARNING_RATE=${LEARNING_RATE:-2e-4}
 PROJECTOR_LR=${PROJECTOR_LR:-2e-5}                                 # the projector's own learning rate
 
+# Several GPUs or machines (docs/operations.md); without these: all GPUs of this machine, or one process.
+NUM_GPUS=${NUM_GPUS:-}                                             # processes on this machine, one per GPU
+NUM_NODES=${NUM_NODES:-}                                           # machines: start this script on each,
+NODE_RANK=${NODE_RANK:-0}                                          # with its number from 0
+MASTER_ADDR=${MASTER_ADDR:-}                                       # and the first one's name
+MASTER_PORT=${MASTER_PORT:-29500}
+HOSTFILE=${HOSTFILE:-}                                             # or a DeepSpeed host file; start it on one
+
 source scripts/common/train.sh
 prepare_training ./scripts/zero3.json
 run_training \
