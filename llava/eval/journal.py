@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llava.errors import UsageError
 from llava.eval.answer_rows import Row, key_of, key_of_row, parse_row, row_line
-from llava.eval.durable import append, whole_lines
+from llava.eval.answer_storage import append, whole_lines
 from llava.eval.questions import Question
 from llava.file_lock import FileLock
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from llava.errors import UsageError
 from llava.file_lock import FileLock
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
-from llava.train.durable import checkpoint_folders, step_in_name, tidy
+from llava.train.checkpoint_files import checkpoint_folders, step_in_name, tidy
 from llava.train.fingerprint import differences, facts_of, ranks_of
 from llava.train.manifest import COMPLETE_NAME, RESULT, DamagedError, Facts, Manifest, read_manifest, verify
 from llava.train.ranks_agree import on_first_rank
