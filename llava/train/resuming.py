@@ -6,7 +6,7 @@ none that can be used, that is an error and no fresh start.
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def output_folder(folder: Path) -> Iterator[None]:
 
     `UsageError` on every rank when another run holds it, or it holds something else than this run.
     """
-    lock = lock_of(folder)
+    lock, is_new = lock_of(folder), not folder.exists()
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output_dir {folder} is a file; name a folder.")
 
@@ -46,6 +46,9 @@ def output_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()  # on the first rank; the others do not hold it
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()  # a run that was refused before it wrote anything leaves nothing
 
 
 def lock_of(folder: Path) -> FileLock:
