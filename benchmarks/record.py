@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from llava.durable import write_whole
 from llava.eval.run_record import commit, versions
 
 RESULTS = Path(__file__).parent / "results"
@@ -76,8 +77,7 @@ def table_of_rows(record: dict) -> str:
 
 def write_result(record: dict[str, object], file: Path) -> None:
     """One result as JSON."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_whole(file, json.dumps(record, indent=1) + "\n")
     sys.stdout.write(f"\nWritten to {file}\n")
 
 

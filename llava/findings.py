@@ -6,7 +6,7 @@ do not hide the one row that has no answer.
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -199,6 +199,13 @@ def kind_of_problem(field_name: str, what: str) -> str:
         return "roles and their order"
     name = field_name.rstrip("[]0123456789")
     return next((kind for end, kind in FIELD_KINDS if name.endswith(end)), "shape of the row")
+
+
+def line_findings(broken: Iterable[str]) -> Iterator[Finding]:
+    """The lines of a file that are no JSON, told as `line 3: ...`."""
+    for message in broken:
+        place, _, rest = message.partition(": ")
+        yield Finding(ERROR, "line is not JSON", rest, None, place)
 
 
 def file_finding(error: DataError, file: Path) -> Finding:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from llava.durable import write_whole
 from llava.errors import UsageError
 from llava.eval.answer_rows import error_of
 from llava.eval.metrics.pairing import FAILED, MISSING, REPEATED, UNKNOWN, Coverage, repeated_ids, tell
@@ -174,8 +175,7 @@ def write_text(text: str, path: Path) -> None:
     """Write a file and the folders above it; `UsageError` when a folder is in its place."""
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name the file to write.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write_whole(path, text)
 
 
 def write_json(value: object, path: Path, indent: int | None = None) -> None:

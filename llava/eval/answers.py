@@ -20,9 +20,8 @@ from llava.eval.answer_rows import (
     parse_row,
     row_line,
 )
-from llava.eval.durable import append, cut_torn_line, not_written, replace_file, whole_lines
-from llava.eval.file_lock import FileLock
-from llava.eval.journal import part_path, part_paths, read_part, write_part
+from llava.eval.answer_storage import append, cut_torn_line, not_written, replace_file, whole_lines
+from llava.eval.journal import lock_of, part_path, part_paths, read_part, write_part
 from llava.eval.outcomes import Outcome
 from llava.eval.questions import Question
 from llava.eval.run_identity import RunIdentity, check_identity, write_identity
@@ -42,7 +41,7 @@ class AnswerFile:
         self.done = 0
         self.failed: dict[int, str] = {}
         self._own_part = part_path(path)
-        self._lock = FileLock(path)
+        self._lock = lock_of(path)
         self._again: set[int] = set()
         self._waiting: dict[int, Row] = {}
         self._new: list[int] = []
@@ -128,7 +127,7 @@ class AnswerFile:
 
     def _take_part(self, part: Path) -> None:
         """Take up the answers of a journal; `UsageError` while its writer still runs."""
-        with FileLock(part):
+        with lock_of(part):
             cut_torn_line(part)
             for index, row in read_part(part, self.questions):
                 if error_of(row) is None and (index >= self.done or index in self._again):

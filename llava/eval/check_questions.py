@@ -17,7 +17,7 @@ from llava.command_line import CommandParser
 from llava.errors import UsageError, exit_on_usage_error
 from llava.eval.questions import WANTED, Question, QuestionReader, RowChecks
 from llava.eval.science_questions import ScienceReader
-from llava.findings import ERROR, NOTE, CollectedProblems, Finding, Report, file_finding
+from llava.findings import NOTE, CollectedProblems, Finding, Report, file_finding, line_findings
 from llava.images import MAX_PIXELS
 from llava.picture_checks import MODES, SEEN, ShownPictures, choose_mode, look_at
 from llava.records import (
@@ -138,9 +138,8 @@ def rows_of(report: Report) -> list[Row]:
         report.add(file_finding(error, report.file))
         return []
     rows, broken = parse_lines(text)
-    for message in broken:
-        place, _, rest = message.partition(": ")
-        report.add(Finding(ERROR, "line is not JSON", rest, None, place))
+    for finding in line_findings(broken):
+        report.add(finding)
     return rows
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from llava.errors import UsageError
 from llava.eval.answer_rows import Row, key_of, key_of_row, parse_row, row_line
-from llava.eval.durable import append, whole_lines
+from llava.eval.answer_storage import append, whole_lines
 from llava.eval.questions import Question
+from llava.file_lock import FileLock
 
 SUFFIX = ".part"
 """Follows the name of the answers file; ranks add `-RANK-of-RANKS`."""
@@ -25,6 +26,13 @@ def part_paths(path: Path) -> list[Path]:
     """All journals that lie beside an answers file."""
     names = re.compile(re.escape(path.name + SUFFIX) + r"(-\d+-of-\d+)?")
     return sorted(file for file in path.parent.iterdir() if names.fullmatch(file.name))
+
+
+def lock_of(target: Path) -> FileLock:
+    """The right to write an answers file or a journal, held through a file beside it."""
+    path = target.with_name(f"{target.name}.lock")
+    in_use = f"{target} is being written by another run"
+    return FileLock(path, in_use=in_use, remedy="wait for it or name another --answers-file")
 
 
 def write_part(path: Path, rows: Iterable[tuple[int, Row]]) -> None:

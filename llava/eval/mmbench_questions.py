@@ -17,7 +17,7 @@ from string import ascii_uppercase
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import UsageError
-from llava.eval.picture_bytes import check_picture, decode_base64
+from llava.eval.picture_bytes import decode_base64, size_of
 from llava.eval.questions import LETTER_INSTRUCTION, Question, Round, RowChecks
 from llava.records import DataError, Problems, read_text
 
@@ -153,7 +153,7 @@ class ItemReader:
             self.checks.problems.add(place, found)
             return
         try:
-            check_picture(decode_base64(image), "it")
+            size_of(decode_base64(image), "it")
         except UsageError as error:
             self.checks.problems.add(place, str(error).removesuffix("."))
         except ValueError as error:

@@ -33,12 +33,6 @@ def size_of(content: bytes, name: str) -> tuple[int, int]:
         return image.size
 
 
-def check_picture(content: bytes, name: str) -> None:
-    """`UsageError` unless the bytes begin as a picture of a size that can be used; they are not decoded."""
-    with open_image(content, name):
-        pass
-
-
 def decode_base64(text: str) -> bytes:
     """The bytes behind base64 text, line breaks within it allowed. `ValueError` that says what is wrong."""
     try:

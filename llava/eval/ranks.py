@@ -13,8 +13,7 @@ from llava.errors import PARTIAL, UsageError
 from llava.eval.answer_rows import answer_row
 from llava.eval.answer_run import Answering, RunSettings, end_run, write_answers
 from llava.eval.answers import AnswerFile
-from llava.eval.file_lock import FileLock
-from llava.eval.journal import part_path, read_part, write_part
+from llava.eval.journal import lock_of, part_path, read_part, write_part
 from llava.eval.outcomes import Outcome
 from llava.eval.questions import Question
 from llava.eval.run_identity import RunIdentity, differences
@@ -120,7 +119,7 @@ def answer_as_rank(
     start, todo = ranks.gather((start, file.todo() if ranks.rank == 0 else []))[0]
     shares = share_questions(file.questions, todo, ranks.count)
     part = RankPart(file, ranks, identity.model_id)
-    with FileLock(part.path):
+    with lock_of(part.path):
         shown = replace(settings, show_bar=ranks.rank == 0)
         write_answers(answering, part, file.questions, shares[ranks.rank], shown)
     ranks.gather("done")

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llava.command_line import CommandParser
+from llava.durable import write_whole
 from llava.errors import UsageError, exit_on_usage_error
 from llava.eval import comparison
 from llava.eval.metrics.personal import PERSONAL_SPLITS
@@ -265,12 +266,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     found = findings(everything)
     page = render(options.title, runs, everything, found, data=options.data)
     out = options.out or options.runs / "report.html"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page, encoding="utf-8")
+    write_whole(out, page)
     values = results(runs, everything, found)
-    (out.parent / "results.json").write_text(
-        json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    write_whole(out.parent / "results.json", json.dumps(values, indent=1, ensure_ascii=False) + "\n")
     say(f"\n{closing_table(headline(everything))}\n\n{found['verdict']}\n\n{out}\n")
 
 

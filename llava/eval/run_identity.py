@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llava.errors import UsageError
-from llava.eval.durable import replace_file
+from llava.eval.answer_storage import replace_file
 from llava.eval.questions import Question
 from llava.records import shorten
 

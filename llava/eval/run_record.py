@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from llava.command_line import CommandParser
+from llava.durable import write_whole
 from llava.errors import exit_on_usage_error
 from llava.model.weight_files import weights_hash
 
@@ -84,8 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "commit": commit(),
         "versions": versions(),
     }
-    args.run_dir.mkdir(parents=True, exist_ok=True)
-    (args.run_dir / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_whole(args.run_dir / "run.json", json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

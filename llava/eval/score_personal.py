@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.command_line import CommandParser
+from llava.durable import write_whole
 from llava.errors import UsageError, exit_on_usage_error
 from llava.eval.answer_rows import error_of
 from llava.eval.metrics.personal import PERSONAL_SPLITS, Truth, against_base, grade, score
@@ -198,8 +199,7 @@ def summary_text(scores: Mapping) -> str:
 def write_json(value: Mapping, path: Path) -> None:
     """JSON with one top-level key per line, so that long lists stay on theirs."""
     lines = [f"{json.dumps(key)}: {json.dumps(entry, ensure_ascii=False)}" for key, entry in value.items()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    write_whole(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 @exit_on_usage_error

@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from llava.durable import write_whole
+
 
 @dataclass(frozen=True)
 class BadStep:
@@ -62,7 +64,7 @@ def save_bad_step(bad: BadStep, stem: Path, tokenizer: PreTrainedTokenizerBase |
         ],
     }
     file = stem.with_name(f"{stem.name}.json")
-    file.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(file, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return file
 
 

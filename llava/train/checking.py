@@ -10,7 +10,7 @@ from pathlib import Path
 
 from llava.conversation import Template
 from llava.errors import UsageError
-from llava.findings import ERROR, NOTE, CollectedProblems, Finding, Report, file_finding
+from llava.findings import ERROR, NOTE, CollectedProblems, Finding, Report, file_finding, line_findings
 from llava.images import MAX_PIXELS
 from llava.picture_checks import SEEN, ShownPictures, choose_mode
 from llava.processing import pictures_to_front, render_for_training
@@ -75,9 +75,8 @@ class RowChecker:
             if self.num_rows:
                 found = f"what follows row {self.num_rows - 1} could not be read and is not checked"
                 self.report.add(Finding(NOTE, "rows not checked", found))
-        for message in broken:
-            place, _, rest = message.partition(": ")
-            self.report.add(Finding(ERROR, "line is not JSON", rest, None, place))
+        for finding in line_findings(broken):
+            self.report.add(finding)
         self.num_rows += len(broken)
         return {}
 

@@ -7,8 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from llava.train.disk_room import SaveSize, SavingError, failed_save_message, is_system_error
-from llava.train.durable import (
+from llava.train.checkpoint_files import (
     RESULT_FOLDER,
     SAVING,
     free_bytes,
@@ -19,6 +18,7 @@ from llava.train.durable import (
     sync_tree,
     write_durably,
 )
+from llava.train.disk_room import SaveSize, SavingError, failed_save_message, is_system_error
 from llava.train.manifest import (
     CHECKPOINT,
     COMPLETE_NAME,

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import nn
 
 from llava.errors import UsageError
-from llava.train.durable import checkpoint_folders, free_bytes
+from llava.train.checkpoint_files import checkpoint_folders, free_bytes
 from llava.train.manifest import DamagedError, read_manifest
 from llava.train.memory import optimizer_bytes
 from llava.train.summary import number_of

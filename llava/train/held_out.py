@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from llava.durable import write_whole
 from llava.errors import UsageError
 from llava.train.sample_index import SampleIndex
 
@@ -77,5 +78,4 @@ def picture_units(index: SampleIndex) -> list[int]:
 def write_split(folder: Path, index: SampleIndex, split: Split) -> None:
     """The rows and ids that were kept out, for later looks."""
     rows = [{"row": row, "id": index[row].sample_id} for row in split.held_out.tolist()]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE_NAME).write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(folder / FILE_NAME, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")

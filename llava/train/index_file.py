@@ -10,7 +10,6 @@ import hashlib
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from llava.durable import replacing
 from llava.errors import UsageError
 from llava.records import DataError
 from llava.train.sample_index import FORMAT, IndexWriter, SampleIndex, index_in_memory
@@ -174,21 +174,11 @@ def is_whole(file: Path) -> bool:
 
 def write_index(file: Path, fill: Callable[[IndexWriter], dict[str, object]], *, mode: int) -> None:
     """Write an index beside its place, then put it there in one step; `mode` says who may read it."""
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f"{file.stem}.", suffix=".unfinished")
-    unfinished = Path(name)
-    try:
-        with os.fdopen(handle, "wb", buffering=BLOCK) as out:
-            digested = DigestWriter(out)
-            writer = IndexWriter(digested)
-            writer.finish(fill(writer))
-            out.write(digested.digest.digest() + MAGIC)
-            out.flush()
-            os.fsync(out.fileno())
-        unfinished.chmod(mode)
-        os.replace(unfinished, file)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+    with replacing(file, mode=mode) as out:
+        digested = DigestWriter(out)
+        writer = IndexWriter(digested)
+        writer.finish(fill(writer))
+        out.write(digested.digest.digest() + MAGIC)
 
 
 def remove_unfinished(file: Path) -> None:

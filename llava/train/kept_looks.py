@@ -8,11 +8,11 @@ import contextlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+from llava.durable import write_whole
 from llava.picture_checks import Look
 from llava.train.index_file import LONGEST_STEM, cache_folders, digest_of, digest_of_code
 
@@ -64,7 +64,7 @@ class KeptLooks:
         """Write what was seen, in one step; where that cannot be, say so."""
         for file in self._files():
             try:
-                write_whole(json.dumps({"settings": self.settings, "pictures": self.seen}), file)
+                write_whole(file, json.dumps({"settings": self.settings, "pictures": self.seen}), mode=0o600)
                 return
             except OSError as error:
                 logger.warning("What was seen of pictures is not kept in %s: %s.", file.parent, error)
@@ -77,18 +77,3 @@ def state_of(path: str) -> list[int] | None:
     except (OSError, ValueError):
         return None
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
-
-
-def write_whole(text: str, file: Path) -> None:
-    """Write a file beside its place, then put it there; never a torn one."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f"{file.stem}.", suffix=".unfinished")
-    try:
-        with os.fdopen(handle, "w", encoding="ascii") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(name, file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

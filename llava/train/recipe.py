@@ -52,7 +52,7 @@ def run(argv: list[str], *, callbacks: Sequence[TrainerCallback] = ()) -> None:
     logging.basicConfig(
         format="%(message)s", level=logging.INFO if training_args.process_index == 0 else logging.ERROR
     )
-    with output_folder(Path(training_args.output_dir), leads=training_args.process_index == 0):
+    with output_folder(Path(training_args.output_dir)):
         stopped = None
         try:
             run_in_folder(model_args, data_args, training_args, callbacks)

@@ -17,8 +17,8 @@ from llava.model.checkpoint import read_projector
 from llava.model.key_names import HEAD, OURS
 from llava.model.stored_tensors import read_tensors
 from llava.model.weight_files import ADAPTER_WEIGHTS_NAME, PROJECTOR_NAME
+from llava.train.checkpoint_files import SAVING
 from llava.train.disk_room import check_room, estimate_saves, in_words
-from llava.train.durable import SAVING
 from llava.train.saving import CheckpointWriter
 from llava.train.summary import planned_steps, saves_of
 from llava.train.trainer import LlavaTrainer

@@ -6,49 +6,67 @@ none that can be used, that is an error and no fresh start.
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llava.errors import UsageError
+from llava.file_lock import FileLock
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
-from llava.train.durable import checkpoint_folders, step_in_name, tidy
+from llava.train.checkpoint_files import checkpoint_folders, step_in_name, tidy
 from llava.train.fingerprint import differences, facts_of, ranks_of
 from llava.train.manifest import COMPLETE_NAME, RESULT, DamagedError, Facts, Manifest, read_manifest, verify
 from llava.train.ranks_agree import on_first_rank
 from llava.train.resume_files import refuse_pickled_code
-from llava.train.run_lock import locked
 from llava.train.sample_index import Sample
 from llava.train.summary import planned_steps
 
 logger = logging.getLogger(__name__)
 
+LOCK_NAME = ".lock"
+
 
 @contextmanager
-def output_folder(folder: Path, *, leads: bool) -> Iterator[None]:
+def output_folder(folder: Path) -> Iterator[None]:
     """Hold a run's output folder: the first rank locks it and clears what an interrupted save left.
 
     `UsageError` on every rank when another run holds it, or it holds something else than this run.
     """
-    lock = locked(folder)
+    lock, is_new = lock_of(folder), not folder.exists()
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output_dir {folder} is a file; name a folder.")
 
     def enter() -> None:
-        lock.__enter__()
-        try:
-            tidy(folder)
-            check_output_folder(folder)
-        except BaseException:
-            lock.__exit__(None, None, None)
-            raise
+        take(folder, lock)
+        tidy(folder)
+        check_output_folder(folder)
 
-    on_first_rank(enter)
     try:
+        on_first_rank(enter)
         yield
     finally:
-        if leads:
-            lock.__exit__(None, None, None)
+        lock.release()  # on the first rank; the others do not hold it
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()  # a run that was refused before it wrote anything leaves nothing
+
+
+def lock_of(folder: Path) -> FileLock:
+    """The right to train into an output folder."""
+    in_use = f"--output_dir {folder} is in use by a run"
+    return FileLock(folder / LOCK_NAME, in_use=in_use, remedy="wait for it, stop it, or name another")
+
+
+def take(folder: Path, lock: FileLock) -> None:
+    """Make an output folder where there is none, and lock it; `UsageError` when either cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise UsageError(
+            f"--output_dir {folder} cannot be written ({error.strerror or error}); name another folder "
+            "or change its permissions."
+        ) from None
 
 
 def check_output_folder(folder: Path) -> None:

@@ -13,7 +13,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.model.checkpoint import write_base_reference, write_config, write_projector, write_weights
 from llava.model.key_names import INPUT_EMBEDDINGS, PROJECTOR
-from llava.train.durable import home_of
+from llava.train.checkpoint_files import home_of
 
 logger = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from llava.terminal import note
 from llava.train.exit_codes import code_of_signal, leave_code
 
 CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -88,7 +89,7 @@ def do_nothing(number: int, frame: FrameType | None) -> None:
 
 def say(text: str) -> None:
     """A line on the error stream, from whichever rank."""
-    sys.stderr.write(f"{text}\n")
+    note(f"{text}\n")
     sys.stderr.flush()
 
 

@@ -22,6 +22,7 @@ from uuid import uuid4
 import torch
 from torch import Tensor, nn
 
+from llava.durable import write_whole
 from llava.errors import UsageError
 
 FORMAT = 1
@@ -148,8 +149,7 @@ class FeatureWriter:
             "shape": list(shape),
             "pictures": self.hashes,
         }
-        self.unfinished.write_text(json.dumps(entry), encoding="utf-8")
-        os.replace(self.unfinished, self.path.with_suffix(".json"))
+        write_whole(self.path.with_suffix(".json"), json.dumps(entry))
 
     def discard(self) -> None:
         """Remove what was written so far."""

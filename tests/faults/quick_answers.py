@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llava.eval import durable
+from llava.eval import answer_storage
 from llava.eval.answer_run import RunSettings, answer_alone
 from llava.eval.answers import AnswerFile
 from llava.eval.outcomes import Outcome
@@ -118,7 +118,7 @@ def kill_at(engine: QuickEngine, rng: random.Random, count: int) -> None:
         return
     countdown = [rng.randrange(1, max(2, count // engine.batch_size))]
     share = rng.choice([0.0, rng.random(), 1.0, 2.0])
-    append = durable.append
+    append = answer_storage.append
 
     def torn(path: Path, content: bytes) -> None:
         countdown[0] -= 1

@@ -173,7 +173,7 @@ def test_a_checkpoint_without_optimizer_is_named(trainings: Trainings) -> None:
 
 
 def test_rotation_spares_the_best_the_new_and_what_is_damaged(tmp_path: Path) -> None:
-    from llava.train import durable
+    from llava.train import checkpoint_files
     from tests.faults.manifests import write_checkpoint
 
     for step in (2, 4, 6, 8):
@@ -181,8 +181,8 @@ def test_rotation_spares_the_best_the_new_and_what_is_damaged(tmp_path: Path) ->
     (tmp_path / "checkpoint-4" / COMPLETE_NAME).unlink()
     write_checkpoint(tmp_path / "checkpoint-10", 10)
     newest = tmp_path / "checkpoint-8"
-    assert durable.rotate(tmp_path, newest, limit=None, best=None) == []
-    assert durable.rotate(tmp_path, newest, limit=1, best=tmp_path / "checkpoint-2") == [
+    assert checkpoint_files.rotate(tmp_path, newest, limit=None, best=None) == []
+    assert checkpoint_files.rotate(tmp_path, newest, limit=1, best=tmp_path / "checkpoint-2") == [
         tmp_path / "checkpoint-6"
     ]
     left = sorted(entry.name for entry in tmp_path.iterdir())

@@ -3,13 +3,14 @@
 import json
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
 import pytest
 
 from llava.errors import UsageError
-from llava.train import run_lock
+from llava.train import resuming
 from tests.faults.conftest import REFUSED, SURVIVED, FaultLog
 from tests.faults.trainings import Trainings, sums
 
@@ -39,11 +40,11 @@ def test_the_second_run_is_refused_and_a_killed_one_followed(
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == before
     os.kill(first, signal.SIGKILL)
     trainings.end_of(first, log).was_killed()
-    assert (folder / run_lock.LOCK_NAME).exists(), "the crash must leave the lock's file"
+    assert (folder / resuming.LOCK_NAME).exists(), "the crash must leave the lock's file"
     outcome = trainings.run(folder, "lora", *flags).ended_well()
     assert f"the run before (process {first} on " in outcome.log
     assert sums(folder, "lora") == trainings.undisturbed("lora")
-    assert not (folder / run_lock.LOCK_NAME).exists()
+    assert not (folder / resuming.LOCK_NAME).exists()
     fault_log(f"second run on a folder, {workers} workers", "refused, nothing touched", REFUSED)
     fault_log(f"lock of a killed run, {workers} workers", "recognised, same weights", SURVIVED)
 
@@ -69,34 +70,40 @@ def test_many_started_at_once(trainings: Trainings, fault_log: FaultLog) -> None
         (None, True),
         ("", True),
         ('{"pid": 1', True),
-        ({"pid": "here", "host": "here"}, False),
+        ("[1]", True),
+        ({"pid": "parent", "host": "here"}, False),
+        ({"pid": "own", "host": "here"}, True),
         ({"pid": 2**22 + 1, "host": "here"}, True),
+        ({"pid": 2**70, "host": "here"}, True),
         ({"pid": 1, "host": "another"}, False),
     ],
 )
 def test_file_systems_without_locks(
     left: object, free: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault_log: FaultLog
 ) -> None:
-    """There the names in the file decide: a process of this machine that is gone does not count."""
+    """There the names in the file decide: a process of this machine that is gone does not count, nor does an
+    earlier one that had our number.
+    """
 
     def no_locks(*_: object) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(run_lock.fcntl, "lockf", no_locks)
-    here = run_lock.this_process()
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    known = {"parent": os.getppid(), "own": os.getpid(), "here": socket.gethostname()}
+    if isinstance(left, dict):
+        left = json.dumps({key: known.get(str(value), value) for key, value in left.items()})
     if left is not None:
-        values = (
-            {key: here[key] if value == "here" else value for key, value in dict(left).items()}
-            if (isinstance(left, dict))
-            else left
-        )
-        (tmp_path / ".lock").write_text(values if isinstance(values, str) else json.dumps(values))
+        (tmp_path / ".lock").write_text(str(left))
+    lock = resuming.lock_of(tmp_path)
     if free:
-        with run_lock.locked(tmp_path):
-            assert json.loads((tmp_path / ".lock").read_text()) == here
+        with lock:
+            written = json.loads((tmp_path / ".lock").read_text())
+            assert (written["pid"], written["host"]) == (os.getpid(), socket.gethostname())
+            with pytest.raises(UsageError, match="in use by a run"):
+                resuming.lock_of(tmp_path).acquire()
         assert not (tmp_path / ".lock").exists()
     else:
-        with pytest.raises(UsageError, match="in use by a run"), run_lock.locked(tmp_path):
-            pass
+        with pytest.raises(UsageError, match=r"in use by a run .*Then remove .*\.lock"):
+            lock.acquire()
         assert (tmp_path / ".lock").exists(), "the other's lock stays"
     fault_log("lock file on a file system without locks", "judged by process and host", SURVIVED)

@@ -2,11 +2,7 @@
 
 import hashlib
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +17,7 @@ from llava.model.config import LlavaConfig
 from llava.model.llava import LlavaForCausalLM
 from llava.tokenizer import load_tokenizer
 from llava.train.saving import CheckpointWriter
+from tests.faults.warm_process import WarmProcess, environments_of_ranks
 from tests.tiny import SPECIAL_IDS, tiny_text, tiny_vision
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,7 +64,7 @@ class Trainings:
     """Runs trainings one after the other in forks of one warm process, below `folder`."""
 
     folder: Path
-    process: subprocess.Popen
+    process: WarmProcess
     known: dict[tuple[str, ...], dict[str, str]] = field(default_factory=dict)
     count: int = 0
 
@@ -100,23 +97,13 @@ class Trainings:
         log = self.folder / f"{self.count}.log"
         environment = faults.pop("environment", {})
         flags = self.flags(output_dir, kind, *more)
-        job = {"flags": flags, "faults": faults, "log": str(log), "environment": environment}
-        return self._ask(job), log
+        return self.process.start(flags, log, environment=environment, faults=faults), log
 
     def run_ranks(self, output_dir: Path, kind: str, *more: str, **faults: object) -> list[Outcome]:
         """A run of two ranks; faults are lists with one entry for each of them, None for no such fault."""
-        port = free_port()
         started = []
-        for rank in range(2):
+        for rank, environment in enumerate(environments_of_ranks(2)):
             own = {name: values[rank] for name, values in faults.items() if values[rank] is not None}
-            environment = {
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": "2",
-                "LOCAL_WORLD_SIZE": "2",
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-            }
             started.append(self.start(output_dir, kind, *more, environment=environment, **own))
         return [self.end_of(*entry, seconds=RANKS_SECONDS) for entry in started]
 
@@ -126,15 +113,8 @@ class Trainings:
 
     def end_of(self, pid: int, log: Path, *, seconds: float = SECONDS) -> Outcome:
         """Wait for a run that was started; it is killed when it takes longer."""
-        status = self._ask({"wait": pid, "seconds": seconds})
-        return Outcome(status, log.read_text(encoding="utf-8", errors="replace"))
-
-    def _ask(self, job: dict) -> int:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(job) + "\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
+        (ended,) = self.process.wait([pid], seconds)
+        return Outcome(ended.status, log.read_text(encoding="utf-8", errors="replace"))
 
     def place(self, name: str) -> Path:
         """A fresh output folder."""
@@ -150,13 +130,6 @@ class Trainings:
             self.run(folder, kind, *more).ended_well()
             self.known[key] = sums(folder, kind)
         return self.known[key]
-
-
-def free_port() -> int:
-    """A port of this machine that nobody uses now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def sums(output_dir: Path, kind: str) -> dict[str, str]:
@@ -234,19 +207,8 @@ def row_of(name: str, image: str, question: str, answer: str) -> dict[str, objec
 def warm_trainings(folder: Path) -> Iterator[Trainings]:
     """Trainings below a folder, until the block ends."""
     build(folder)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.warm"],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = WarmProcess(ROOT)
     try:
         yield Trainings(folder, process)
     finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait(timeout=60)
-        assert process.stdout is not None
-        process.stdout.close()
+        process.close()

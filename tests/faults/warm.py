@@ -2,194 +2,57 @@
 
     python -m tests.faults.warm
 
-Jobs come as JSON lines on stdin, answers go out on stdout (see `tests.faults.trainings`). It has one thread
-when it forks: no pool of torch or OpenMP has been used here.
+Jobs come as JSON lines on stdin, answers go out on stdout (see `tests.faults.warm_process`). It has one
+thread when it forks: no pool of torch or OpenMP has been used here.
 """
 
 import contextlib
 import faulthandler
 import gc
+import importlib
 import json
 import os
-import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import torch
-from transformers import TrainerCallback
 
 from llava.errors import exit_on_usage_error
 from llava.train import recipe
-from llava.train.collator import PackingCollator
+from llava.train.exit_codes import code_is_left
+from tests.faults.operations import inject
 
-WRITING = os.O_WRONLY | os.O_RDWR
 STUCK = int(os.environ.get("FAULTS_STUCK_SECONDS", "100"))
 """After so many seconds a run's log shows where it is."""
-OPERATIONS = ("os.rename", "os.remove", "os.rmdir", "os.mkdir")
-
-
-class KillAt(TrainerCallback):
-    """SIGKILL after step `step`, before its saving; with `substep` after its first micro-batch."""
-
-    def __init__(self, step: int, *, substep: bool) -> None:
-        self.step = step
-        self.substep = substep
-
-    def on_step_end(self, args, state, control, **kwargs) -> None:
-        if not self.substep and state.global_step == self.step:
-            kill_me()
-
-    def on_substep_end(self, args, state, control, **kwargs) -> None:
-        if self.substep and state.global_step == self.step:
-            kill_me()
-
-
-class WaitAt(TrainerCallback):
-    """At step `step`, write a file and stay until the process is killed."""
-
-    def __init__(self, step: int, sign: str) -> None:
-        self.step = step
-        self.sign = Path(sign)
-
-    def on_step_end(self, args, state, control, **kwargs) -> None:
-        if state.global_step == self.step:
-            self.sign.touch()
-            time.sleep(600)
-
-
-class FillDisk(TrainerCallback):
-    """When training begins, something else takes `bytes` of the disk."""
-
-    def __init__(self, filler: dict) -> None:
-        self.filler = filler
-
-    def on_train_begin(self, args, state, control, **kwargs) -> None:
-        Path(self.filler["path"]).write_bytes(b"\0" * self.filler["bytes"])
-
-
-class LimitFiles(TrainerCallback):
-    """After a step no file may be larger than so many bytes, by the kernel's limit."""
-
-    def __init__(self, step: int, largest: int) -> None:
-        self.step = step
-        self.largest = largest
-
-    def on_step_end(self, args, state, control, **kwargs) -> None:
-        if state.global_step == self.step:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (self.largest,) * 2)
-
-
-class RecordOrder(TrainerCallback):
-    """Write the ids of the samples of each batch that is drawn for training, a JSON list a line."""
-
-    def __init__(self, file: str) -> None:
-        self.file = Path(file)
-
-    def on_train_begin(self, args, state, control, **kwargs) -> None:
-        collate, file = PackingCollator.__call__, self.file
-
-        def watched(collator: PackingCollator, examples: list) -> dict:
-            with file.open("a") as stream:
-                stream.write(json.dumps([entry.sample_id for entry in examples if entry is not None]) + "\n")
-            return collate(collator, examples)
-
-        PackingCollator.__call__ = watched
-
-
-def kill_me() -> None:
-    """As a power cut: nothing of this process runs any more."""
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def path_of(name: object, handle: object) -> str:
-    """The absolute path that an operation names, relative to an open folder or not."""
-    text = os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else ""
-    if isinstance(handle, int) and handle >= 0:
-        return os.path.join(os.readlink(f"/proc/self/fd/{handle}"), text)
-    return text
-
-
-def watch_operations(folder: str, act: Callable[[str], None]) -> None:
-    """Call `act` before everything that this process does to the files of a folder: opening for writing,
-    renaming, removing, making folders, syncing.
-    """
-
-    def hook(event: str, values: tuple) -> None:
-        if event == "open" and isinstance(values[2], int) and values[2] & WRITING:
-            path = path_of(values[0], None)
-        elif event in OPERATIONS:
-            path = path_of(values[0], values[-1])
-        else:
-            return
-        if path.startswith(folder):
-            act(f"{event} {path.removeprefix(folder)}")
-
-    sys.addaudithook(hook)
-    sync = os.fsync
-
-    def watched_sync(handle: int) -> None:
-        path = os.readlink(f"/proc/self/fd/{handle}")
-        if path.startswith(folder):
-            act(f"fsync {path.removeprefix(folder)}")
-        sync(handle)
-
-    os.fsync = watched_sync
-
-
-def inject(faults: dict, output_dir: str) -> list[TrainerCallback]:
-    """Prepare this process to fail as asked."""
-    callbacks: list[TrainerCallback] = []
-    if "kill_at_step" in faults:
-        callbacks.append(KillAt(faults["kill_at_step"], substep=faults.get("substep", False)))
-    if "wait_at_step" in faults:
-        callbacks.append(WaitAt(faults["wait_at_step"], faults["sign"]))
-    if "order" in faults:
-        callbacks.append(RecordOrder(faults["order"]))
-    if "record" in faults:
-        log = open(faults["record"], "a", buffering=1)  # noqa: SIM115 - as long as the process
-        watch_operations(output_dir, lambda operation: print(operation, file=log))
-    if "kill_at_operation" in faults:
-        left = [faults["kill_at_operation"]]
-
-        def count(operation: str) -> None:
-            left[0] -= 1
-            if left[0] < 0:
-                kill_me()
-
-        watch_operations(output_dir, count)
-    if "fill_at_start" in faults:
-        callbacks.append(FillDisk(faults["fill_at_start"]))
-    if "largest_file_at" in faults:
-        callbacks.append(LimitFiles(*faults["largest_file_at"]))
-    if "clock" in faults:
-        real = time.time
-        time.time = lambda: real() + faults["clock"]
-    return callbacks
+LATE_IMPORTS = (
+    "PIL.Image",
+    "deepspeed",
+    "transformers.models.clip.image_processing_pil_clip",
+    "transformers.models.llama.modeling_llama",
+)
+"""What a training imports on the way, which would be done anew in every child."""
 
 
 def run_job(job: dict) -> None:
     """Train in this forked process and leave it; what it says goes to the job's log."""
     status = 1
     try:
-        log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        os.setsid()
         os.environ.update(job["environment"])
         faulthandler.dump_traceback_later(STUCK)
         flags = job["flags"]
         callbacks = inject(job["faults"], flags[flags.index("--output_dir") + 1])
-        exit_on_usage_error(recipe.run)(flags, callbacks=callbacks)
+        with code_is_left():
+            exit_on_usage_error(recipe.run)(flags, callbacks=callbacks)
         status = 0
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else 1
     except BaseException:
-        import traceback
-
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
     finally:
         with contextlib.suppress(Exception):
             sys.stdout.flush()
@@ -197,17 +60,23 @@ def run_job(job: dict) -> None:
         os._exit(status)
 
 
-def wait(pid: int, seconds: float) -> int:
-    """The exit status of a process, negative for a signal; it is killed when it takes too long."""
+def wait(began: dict[int, float], seconds: float) -> list[tuple[int, float]]:
+    """Exit status (negative for a signal) and seconds of processes that began at these times, in their order;
+    what takes longer than `seconds` from now is killed, with its loaders.
+    """
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
+    ended: dict[int, tuple[int, float]] = {}
+    while len(ended) < len(began):
+        late = time.monotonic() > end
+        for pid in began.keys() - ended.keys():
+            if late:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
+            found, status = os.waitpid(pid, 0 if late else os.WNOHANG)
+            if found:
+                ended[pid] = (os.waitstatus_to_exitcode(status), time.monotonic() - began[pid])
         time.sleep(0.005)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return -signal.SIGALRM
+    return [ended[pid] for pid in began]
 
 
 def serve() -> None:
@@ -216,19 +85,22 @@ def serve() -> None:
     os.dup2(2, 1)  # what libraries print is no answer
     torch.set_num_threads(1)
     recipe.checkpointing_for = lambda *_: False  # estimating memory is a third of a run, and not tested here
-    with contextlib.suppress(ImportError):
-        import deepspeed  # noqa: F401 - accelerate imports it in every run where it is installed
+    for name in LATE_IMPORTS:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     gc.collect()
     gc.freeze()
+    began: dict[int, float] = {}
     for line in sys.stdin:
         job = json.loads(line)
         if "wait" in job:
-            answer = wait(job["wait"], job["seconds"])
+            answer = wait({pid: began.pop(pid) for pid in job["wait"]}, job["seconds"])
         else:
             answer = os.fork()
             if answer == 0:
                 run_job(job)
-        answers.write(f"{answer}\n")
+            began[answer] = time.monotonic()
+        answers.write(f"{json.dumps(answer)}\n")
         answers.flush()
 
 

@@ -11,7 +11,7 @@ PACKAGE = ROOT / "llava"
 
 COMMON = (
     *("tokenizer", "images", "anyres", "constants", "errors", "model_files", "terminal"),
-    *("records", "strict_json", "findings", "picture_checks"),
+    *("records", "strict_json", "findings", "picture_checks", "file_lock", "durable"),
 )
 MAY_IMPORT = {
     "model": {"model", "conversation", "chat_template", "processing", "command_line", *COMMON},

@@ -1,8 +1,6 @@
 """Short trainings of a tiny model that are forked from one warm process."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.e2e.conftest import ROOT, script_environment
+from tests.faults.warm_process import WarmProcess, environments_of_ranks
 from tests.parity.training import working_folder
 
 NUM_STEPS = 4
@@ -39,14 +37,7 @@ class WarmTrainer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.guards.warm_trainer"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=folder,
-            env=script_environment({"PYTHONPATH": ROOT, "CUDA_VISIBLE_DEVICES": ""}),
-            text=True,
-        )
+        self.process = WarmProcess(folder)
         self.num_runs = 0
 
     def train(
@@ -70,14 +61,15 @@ class WarmTrainer:
             *(LORA if kind == "lora" else ()),
             *flags,
         ]
-        job = {"argv": argv, "ranks": ranks, "fault": fault, "log": str(log), "timeout": timeout}
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.write(f"{json.dumps(job)}\n")
-        self.process.stdin.flush()
-        found = json.loads(self.process.stdout.readline())
-        logs = [Path(f"{log}{rank}").read_text(encoding="utf-8") for rank in range(ranks)]
-        return Outcome(found["codes"], found["seconds"], logs)
+        logs = [Path(f"{log}{rank}") for rank in range(ranks)]
+        code_file = {"LLAVA_EXIT_CODE_FILE": f"{log}code"}
+        pids = [
+            self.process.start(argv, log, environment=own | code_file, faults={"armed": fault})
+            for own, log in zip(environments_of_ranks(ranks), logs, strict=True)
+        ]
+        ended = self.process.wait(pids, timeout)
+        texts = [log.read_text(encoding="utf-8") for log in logs]
+        return Outcome([one.status for one in ended], [one.seconds for one in ended], texts)
 
 
 def weights_of(folder: Path, kind: str = "full") -> dict[str, Tensor]:
@@ -108,9 +100,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmTrainer]:
     (folder / "data.json").write_text(json.dumps(rows), encoding="utf-8")
     trainer = WarmTrainer(folder)
     yield trainer
-    assert trainer.process.stdin
-    trainer.process.stdin.close()
-    trainer.process.wait(timeout=20)
+    trainer.process.close()
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,8 @@ def send_signal(spec: dict[str, Any]) -> list[TrainerCallback]:
 
     def written(self: CheckpointWriter, *args: Any, **kwargs: Any) -> None:
         write(self, *args, **kwargs)
-        send(number)  # optimiser, scheduler and random state are still to come
+        if args[1].name != "rehearsal":  # before the first step, which is no save
+            send(number)  # optimiser, scheduler and random state are still to come
 
     CheckpointWriter.write = written  # type: ignore[method-assign]
     return []

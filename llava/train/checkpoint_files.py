@@ -1,4 +1,4 @@
-"""File operations that a power cut or a kill cannot leave half done: made durable, renamed, then removed.
+"""Checkpoint folders, which no power cut or kill leaves half done: made durable, renamed, then removed.
 
     OUTPUT_DIR/.saving/NAME      is being written; counts for nothing
     OUTPUT_DIR/NAME              appears whole, by one rename
@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from llava.durable import sync_file, sync_folder
 from llava.train.manifest import COMPLETE_NAME, DamagedError, measure, read_manifest, verify
 
 logger = logging.getLogger(__name__)
@@ -27,25 +28,6 @@ def home_of(folder: Path) -> Path:
         return folder
     output_dir = folder.parent.parent
     return output_dir if folder.name == RESULT_FOLDER else output_dir / folder.name
-
-
-def sync_file(file: Path) -> None:
-    """Have a file's bytes on the disk, and the next reader read them from there, where that can be asked
-    for.
-    """
-    with file.open("rb") as stream:
-        os.fsync(stream.fileno())
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have a folder's entries on the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def sync_tree(folder: Path, names: Iterable[str], *, files: bool = True) -> None:

@@ -1,9 +1,9 @@
-"""Files that survive a crash: bytes are appended whole or not at all, and whole files change in one step."""
+"""Answers on the disk: bytes are appended whole or not at all, and whole files change in one step."""
 
 import os
-from contextlib import suppress
 from pathlib import Path
 
+from llava.durable import replacing
 from llava.errors import UsageError
 
 
@@ -29,28 +29,11 @@ def append(path: Path, content: bytes) -> None:
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file anew: whoever reads it, at whatever time, finds the old content or the new."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
     try:
-        with unfinished.open("wb") as file:
+        with replacing(path, alone=True) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-        sync_folder(path.parent)
     except OSError as error:
-        with suppress(OSError):
-            unfinished.unlink()
         raise not_written(path, error) from None
-
-
-def sync_folder(folder: Path) -> None:
-    """Put the names of a folder's files on the disk, where the system can."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def not_written(path: Path, error: OSError) -> UsageError:
