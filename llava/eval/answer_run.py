@@ -15,6 +15,7 @@ from llava.eval.answers import AnswerFile
 from llava.eval.outcomes import Failure, FirstAnswers, Outcome, describe_failures
 from llava.eval.questions import Question
 from llava.eval.run_identity import RunIdentity
+from llava.terminal import note
 
 
 class Answering(Protocol):
@@ -83,10 +84,10 @@ def write_answers(
 def end_run(file: AnswerFile, *, start: int) -> None:
     """Say what the file holds; `SystemExit` with the code for part of a result when questions have failed."""
     total, failures = len(file.questions), file.failures()
-    sys.stderr.write(f"{total} answers ({start} were there): {file.path}\n")
+    note(f"{total} answers ({start} were there): {file.path}\n")
     if not failures:
         return
-    sys.stderr.write(
+    note(
         f"error: {len(failures)} of {total} questions ({len(failures) / total:.1%}) could not be answered:\n"
         f"{describe_failures(failures)}\n"
         'Their lines have an empty text and "error" in their metadata. Mend the cause and give the same '

@@ -208,16 +208,14 @@ def answer_file(
     """
     from llava.eval.answer_run import RunSettings, answer_alone
     from llava.eval.answers import AnswerFile
-    from llava.eval.ranks import answer_as_rank, ranks_of_launcher
+    from llava.eval.ranks import answer_as_rank, connected, ranks_of_launcher
 
     ranks = ranks_of_launcher()
     file = AnswerFile(Path(options.answers_file), questions)
     run = RunSettings(options.strict, options.early_stop, overwrite=options.overwrite)
-    with file if ranks is None or ranks.rank == 0 else nullcontext():
+    with file if ranks is None or ranks.rank == 0 else nullcontext(), connected(ranks):
         if not options.overwrite:
             file.check()
-        if ranks is not None:
-            ranks.connect()
         open_answering = open_model if options.endpoint is None else open_server
         answering, identity = open_answering(options, pictures)
         identity.settings.update(settings or {})

@@ -92,7 +92,10 @@ def place_of_missing(name: str, pictures: PictureFolder) -> str | None:
     if pictures.root is None or name_problem(name):
         return None
     path = Path(os.path.realpath(pictures.root / name))
-    return str(path) if path.is_relative_to(pictures.root) and not path.exists() else None
+    try:
+        return str(path) if path.is_relative_to(pictures.root) and not path.exists() else None
+    except OSError:  # a name that no file can have
+        return None
 
 
 @dataclass

@@ -4,7 +4,8 @@ Each rank writes a journal of its own; rank 0 alone writes the answers file, onc
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -31,12 +32,6 @@ class Ranks:
     count: int
     local_rank: int
 
-    def connect(self) -> None:
-        """Wait for the others."""
-        from torch.distributed import init_process_group
-
-        init_process_group("gloo", timeout=PATIENCE)
-
     def gather(self, value: Any) -> list[Any]:
         """What every rank says, in their order."""
         from torch.distributed import all_gather_object
@@ -52,6 +47,24 @@ def ranks_of_launcher() -> Ranks | None:
         return None
     rank = int(os.environ["RANK"])
     return Ranks(rank, int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", rank)))
+
+
+@contextmanager
+def connected(ranks: Ranks | None) -> Iterator[None]:
+    """Connections among the ranks of a launcher, if there are any.
+
+    They are ended in order: left to the interpreter's end, a rank was seen to abort there.
+    """
+    if ranks is None:
+        yield
+        return
+    from torch.distributed import destroy_process_group, init_process_group
+
+    init_process_group("gloo", timeout=PATIENCE)
+    try:
+        yield
+    finally:
+        destroy_process_group()
 
 
 def device_of_rank() -> dict[str, str]:

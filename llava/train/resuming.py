@@ -5,6 +5,7 @@ none that can be used, that is an error and no fresh start.
 """
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ def output_folder(folder: Path) -> Iterator[None]:
 
     `UsageError` on every rank when another run holds it, or it holds something else than this run.
     """
-    lock, is_new = lock_of(folder), not folder.exists()
+    lock, is_new = lock_of(folder), not folder.exists() and int(os.environ.get("WORLD_SIZE", "1")) == 1
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output_dir {folder} is a file; name a folder.")
 
@@ -46,7 +47,7 @@ def output_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()  # on the first rank; the others do not hold it
-        if is_new:
+        if is_new:  # with several ranks another may be about to write
             with suppress(OSError):
                 folder.rmdir()  # a run that was refused before it wrote anything leaves nothing
 

@@ -1,8 +1,18 @@
 """Checkpoint folders without a training: small files with a true manifest."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from llava.train.manifest import CHECKPOINT, COMPLETE_NAME, Facts, Manifest, Position, list_files, measure_all
+from llava.train.manifest import (
+    CHECKPOINT,
+    COMPLETE_NAME,
+    Facts,
+    Manifest,
+    Position,
+    list_files,
+    measure_all,
+    read_manifest,
+)
 
 NAMES = (
     "model.safetensors",
@@ -14,6 +24,12 @@ NAMES = (
     "tokenizer.json",
     "preprocessor_config.json",
 )
+
+
+def reseal(folder: Path) -> None:
+    """Make a checkpoint's manifest fit what lies there, as somebody who means harm would."""
+    manifest = replace(read_manifest(folder), files=measure_all(folder, list_files(folder)))
+    (folder / COMPLETE_NAME).write_text(manifest.text(), encoding="utf-8")
 
 
 def write_checkpoint(folder: Path, step: int, facts: Facts | None = None) -> None:

@@ -22,7 +22,8 @@ from llava.eval.report_examples import data_uri
 from llava.eval.science_questions import read_science_questions
 from llava.images import image_size, load_image, load_image_processor, process_image
 from llava.records import PictureFolder
-from llava.train.samples import check_pictures, read_samples
+from llava.train.picture_check import check_pictures
+from llava.train.samples import read_samples
 from tests.faults.conftest import REFUSED, FaultLog
 from tests.faults.hostile import Counter, counting_server
 from tests.parity.golden import DATA

@@ -22,6 +22,7 @@ from scripts import extract_mm_projector
 from tests.e2e.conftest import BASE, ROOT
 from tests.faults.conftest import REFUSED, SURVIVED, FaultLog
 from tests.faults.hostile import Harmful
+from tests.faults.manifests import reseal
 from tests.parity.golden import DATA
 
 FULL, LORA, STAGE = "llava-v1.5-tiny", "llava-v1.5-tiny-lora", "llava-v1.5-tiny-pretrain"
@@ -222,6 +223,7 @@ def test_state_of_a_resumed_run(
     pickled(out / checkpoint.name / "training_args.bin", marker)
     refuse_pickled_code(out / checkpoint.name)
     pickled(out / checkpoint.name / name, marker)
+    reseal(out / checkpoint.name)
     with pytest.raises(UsageError, match=rf"{re.escape(name)} .*it is not opened"):
         recipe.run([*argv[:-1], str(out)])
     assert not marker.exists()
@@ -235,6 +237,7 @@ def test_the_adapter_of_a_resumed_run(stopped_run: tuple, marker: Path, tmp_path
     shutil.copytree(checkpoint, out / checkpoint.name)
     (out / checkpoint.name / "adapter_model.safetensors").unlink()
     archive(out / checkpoint.name / "adapter_model.bin", marker)
+    reseal(out / checkpoint.name)
     with pytest.raises(UsageError, match=r"adapter_model\.bin holds pickled code"):
         recipe.run([*argv[:-1], str(out)])
     assert not marker.exists()
