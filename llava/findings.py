@@ -5,13 +5,13 @@ do not hide the one row that has no answer.
 """
 
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
 from llava.records import SHOWN_PROBLEMS, DataError, Problems, Row, shorten
+from llava.terminal import say
 
 ERROR, NOTE = "error", "note"
 MOST_KEPT = 10_000
@@ -156,8 +156,7 @@ class Report:
     def print_and_exit(self, *, as_json: bool, shown: int) -> NoReturn:
         """Write the report to stdout and end the program: exit code 2 on errors, 0 with notes only."""
         text = self.as_json() if as_json else self.as_text(shown)
-        encoding = sys.stdout.encoding or "utf-8"
-        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        say(text + "\n")
         raise SystemExit(EXIT_ERRORS if self.count(ERROR) else 0)
 
 

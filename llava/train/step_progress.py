@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from llava.terminal import note
 from llava.train.exit_codes import STUCK, leave_code
 from llava.train.stop_signals import StopSignals
 
@@ -97,7 +98,7 @@ class HangWatch(threading.Thread):
 
     def tell(self, waited: float) -> None:
         """Where it stands, and the line of code that it is at."""
-        sys.stderr.write(
+        note(
             f"error: no progress for {waited:.0f} s: {self.progress}. The run ends here (--ddp_timeout "
             f"{self.timeout:.0f}); look at the rank whose lines below are not in a message between "
             "ranks. Raise --ddp_timeout if a step may take so long.\n"

@@ -231,14 +231,14 @@ def test_state_of_a_resumed_run(
 
 
 def test_the_adapter_of_a_resumed_run(stopped_run: tuple, marker: Path, tmp_path: Path) -> None:
-    """PEFT prefers safetensors; without them its own reader sees no code either, ours comes first."""
+    """A checkpoint of ours holds safetensors; one without them is none, whatever lies beside."""
     argv, checkpoint = stopped_run
     out = tmp_path / "out"
     shutil.copytree(checkpoint, out / checkpoint.name)
     (out / checkpoint.name / "adapter_model.safetensors").unlink()
     archive(out / checkpoint.name / "adapter_model.bin", marker)
     reseal(out / checkpoint.name)
-    with pytest.raises(UsageError, match=r"adapter_model\.bin holds pickled code"):
+    with pytest.raises(UsageError, match=r"complete\.json names no file of weights"):
         recipe.run([*argv[:-1], str(out)])
     assert not marker.exists()
 
