@@ -256,9 +256,9 @@ def learn(options: argparse.Namespace) -> dict[str, dict[str, list[Point]]]:
 
 
 def measure_paces(options: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds per step of every variant, three times in turn."""
+    """Seconds per step of every variant, in turn, as often as --rounds says."""
     paces: dict[str, list[float]] = {variant: [] for variant in options.variants}
-    for _ in range(3):
+    for _ in range(options.rounds):
         for variant, found in paces.items():
             found.append(
                 float(in_fresh_process(options, "--pace", variant, options.seeds[0]).splitlines()[-1])
@@ -302,6 +302,7 @@ def main() -> None:
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
     add("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     add("--every", type=int, default=20, help="steps between two examinations")
+    add("--rounds", type=int, default=3, help="short runs of each variant, for what a step takes")
     add("--rate", default="2e-3", help="learning rate of LoRA")
     add("--work", type=Path, default=Path("playground/mini_world/runs/learning"))
     add("--out", type=Path, default=Path("benchmarks/results/learning.json"))

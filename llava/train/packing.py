@@ -23,6 +23,8 @@ GOOD_ENOUGH = 0.005
 """Padding, as a share of the tokens, at which the search for better rows ends."""
 LITTLE_PADDING = 0.03
 """Padding, as a share of the tokens, above which longer rows are tried."""
+SHORT_ROW, SOME_PADDING = 320, 0.1
+"""Rows of fewer tokens may keep this much: on a CPU attention in two parts, from there on, costs more."""
 GROUPS_PER_ROW = (1, 2, 3, 4, 6, 8)
 """Lengths of rows that are tried, in longest groups of the batch."""
 
@@ -171,7 +173,9 @@ def plan_short_rows(lengths: Sequence[int]) -> list[list[int]]:
         rows = plan_rows(lengths, capacity=number * max(lengths))
         if not best or padded_tokens(lengths, rows) < padded_tokens(lengths, best):
             best = rows
-        if padded_tokens(lengths, best) <= (1 + LITTLE_PADDING) * sum(lengths):
+        tokens = padded_tokens(lengths, best)
+        allowed = SOME_PADDING if tokens < SHORT_ROW * len(best) else LITTLE_PADDING
+        if tokens <= (1 + allowed) * sum(lengths):
             break
     return best
 
