@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, LlamaConfig
 
-from benchmarks.record import RESULTS, environment, table_of_rows, write_result
+from benchmarks.record import RESULTS, environment, resident_bytes, table_of_rows, write_result
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.config import LlavaConfig
 from llava.model.llava import LlavaForCausalLM
@@ -90,12 +90,6 @@ def batch_of(config: LlavaConfig, shape: StepShape) -> dict[str, Tensor]:
     }
 
 
-def resident(name: str) -> int:
-    """Bytes of resident memory now (VmRSS) or at most since the mark was cleared (VmHWM)."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in status if line.startswith(name))
-
-
 def measured_bytes(model: nn.Module, batch: dict[str, Tensor], *, bf16: bool) -> int:
     """The high mark of the second of two steps."""
     optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad])
@@ -108,7 +102,7 @@ def measured_bytes(model: nn.Module, batch: dict[str, Tensor], *, bf16: bool) ->
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    return resident("VmHWM")
+    return resident_bytes("VmHWM")
 
 
 def compare(kind: str, *, checkpointing: bool, bf16: bool, shape: StepShape, config: LlavaConfig) -> dict:
@@ -120,7 +114,7 @@ def compare(kind: str, *, checkpointing: bool, bf16: bool, shape: StepShape, con
         StepSettings(torch.device("cpu"), autocast=torch.bfloat16 if bf16 else None),
     )
     gc.collect()
-    before = resident("VmRSS")
+    before = resident_bytes("VmRSS")
     model = build(config, kind, **options, device="cpu")
     measured = measured_bytes(model, batch_of(config, shape), bf16=bf16) - before
     return {

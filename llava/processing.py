@@ -192,7 +192,8 @@ def encode_rendered(
     ids = [tokenizer.bos_token_id] if starts_with_bos(tokenizer) else []
     labels = [IGNORE_INDEX] * len(ids)
     place, prefix_length = 0, 0
-    strangers = ControlTokens(tokenizer, () if controls_in_text else rendered.said)
+    said = () if controls_in_text else rendered.said
+    strangers = ControlTokens(tokenizer, said, control_ids(tokenizer) if said else frozenset())
     for number, piece in enumerate(pieces):
         if number:
             ids += [IMAGE_TOKEN_INDEX] * counts[number - 1]
@@ -215,6 +216,7 @@ class ControlTokens:
 
     tokenizer: "PreTrainedTokenizerFast"
     said: Sequence[tuple[int, int]]
+    controls: frozenset[int]
 
     def as_text(
         self, piece: str, place: int, *, around_picture: tuple[bool, bool]
@@ -223,12 +225,11 @@ class ControlTokens:
 
         `around_picture`: whether a picture stands before and behind it, whose start and end tokens are ours.
         """
-        controls = control_ids(self.tokenizer) if self.said else frozenset()
         for token, (start, end) in zip(*encode_with_offsets(self.tokenizer, piece), strict=True):
             is_ours = (around_picture[0] and piece[:end] == DEFAULT_IM_END_TOKEN) or (
                 around_picture[1] and piece[start:] == DEFAULT_IM_START_TOKEN
             )
-            if token not in controls or is_ours or not self.is_said(place + start):
+            if token not in self.controls or is_ours or not self.is_said(place + start):
                 yield token, start
                 continue
             for part in encode_as_text(self.tokenizer, piece[start:end]):

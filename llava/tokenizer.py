@@ -151,10 +151,10 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
 
 def open_fast_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a tokenizer.json, tried once: some damage shows only when a text is encoded."""
-    for name in (TOKENIZER_JSON, CONFIG_NAME, "special_tokens_map.json", "added_tokens.json"):
+    chosen = BoundaryTokenizer if has_first_boundary(folder / TOKENIZER_JSON) else PreTrainedTokenizerFast
+    for name in (CONFIG_NAME, "special_tokens_map.json", "added_tokens.json"):
         if (folder / name).is_file():
             read_model_json(folder / name)
-    chosen = BoundaryTokenizer if has_first_boundary(folder / TOKENIZER_JSON) else PreTrainedTokenizerFast
     tokenizer = chosen.from_pretrained(str(folder))
     ids, _ = encode_with_offsets(tokenizer, "USER: a question? ASSISTANT: an answer.\n")
     decode_text(tokenizer, [*ids, *tokenizer("Who?")["input_ids"]])

@@ -9,6 +9,7 @@ from pathlib import Path
 from llava.errors import UsageError
 from llava.eval.answer_storage import replace_file
 from llava.eval.questions import Question
+from llava.model.weight_files import is_hash
 from llava.records import shorten
 
 ABSENT = object()
@@ -59,9 +60,8 @@ def check_identity(path: Path, side: Path, identity: RunIdentity, questions: Seq
         raise UsageError(f"{side} is damaged ({error}); start anew with --overwrite.") from None
     if not isinstance(then, dict):
         raise UsageError(f"{side} is damaged (no object); start anew with --overwrite.")
-    now = identity.as_row(questions)
     asked = then.pop(QUESTIONS, None)
-    told = differences(then, {name: value for name, value in now.items() if name != QUESTIONS})
+    told = differences(then, {"model_id": identity.model_id, **identity.settings})
     if not same_start(asked, questions):
         told.append("questions: the file had others then (ids, texts, pictures or their order)")
     if told:
@@ -90,8 +90,7 @@ def shown(value: object) -> str:
     if value is ABSENT:
         return "not set"
     text = str(value)
-    is_hash = len(text) == 64 and set(text) <= set("0123456789abcdef")
-    return f"{text[:SHOWN_HASH]}..." if is_hash else shorten(value, 120)
+    return f"{text[:SHOWN_HASH]}..." if is_hash(text) else shorten(value, 120)
 
 
 def same_start(asked: object, questions: Sequence[Question]) -> bool:

@@ -3,6 +3,7 @@ vision tower.
 """
 
 import logging
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -58,13 +59,18 @@ class Parts:
 
 def is_ours(folder: Path) -> bool:
     """Whether a folder holds a LLaVA of our layout (decided by config.json, never by its name)."""
-    return read_config(folder).get("model_type") == LlavaConfig.model_type
+    return has_our_type(read_config(folder))
+
+
+def has_our_type(config: Mapping[str, object]) -> bool:
+    """Whether a config.json is that of our layout."""
+    return config.get("model_type") == LlavaConfig.model_type
 
 
 def is_llava(folder: Path) -> bool:
     """Whether a folder holds a LLaVA of any layout, and not a language model alone."""
     config = read_config(folder)
-    return is_ours(folder) or is_hf(config) or is_original(config)
+    return has_our_type(config) or is_hf(config) or is_original(config)
 
 
 def read_contents(folder: Path, model_base: str | None = None) -> Contents:
@@ -73,9 +79,9 @@ def read_contents(folder: Path, model_base: str | None = None) -> Contents:
     Our own adapters are not read here, see `load_adapter`.
     """
     config = read_config(folder)
-    if is_ours(folder) and is_projector_stage(folder):
+    if has_our_type(config) and is_projector_stage(folder):
         return read_our_projector(folder, model_base)
-    if is_ours(folder):
+    if has_our_type(config):
         return Contents(folder, own_config(folder), read_weights(folder), OURS, folder, folder)
     if is_hf(config):
         return read_hf(folder, config)

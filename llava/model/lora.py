@@ -5,7 +5,6 @@ Targets are matched by their full path: the vision tower has layers of the same 
 untouched.
 """
 
-import math
 import re
 import warnings
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from llava.errors import UsageError
 from llava.model.contents import Adapter
+from llava.model.foreign_config import is_number
 from llava.model.key_names import differences
 from llava.model.weight_files import ADAPTER_CONFIG_NAME
 
@@ -162,11 +162,6 @@ def is_rank(value: object) -> bool:
     return type(value) is int and 1 <= value <= MAX_RANK
 
 
-def is_scale(value: object) -> bool:
-    """A finite number."""
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
-
-
 def is_pattern(value: object, check: Callable[[object], bool]) -> bool:
     """Plain names of layers to numbers; PEFT takes the names for regular expressions, which may never end."""
     return isinstance(value, dict) and all(
@@ -176,10 +171,10 @@ def is_pattern(value: object, check: Callable[[object], bool]) -> bool:
 
 SETTING_CHECKS: dict[str, Callable[[object], bool]] = {
     "r": is_rank,
-    "lora_alpha": is_scale,
-    "lora_dropout": lambda value: is_scale(value) and 0 <= value < 1,  # type: ignore[operator]
+    "lora_alpha": is_number,
+    "lora_dropout": lambda value: is_number(value) and 0 <= value < 1,
     "rank_pattern": lambda value: is_pattern(value, is_rank),
-    "alpha_pattern": lambda value: is_pattern(value, is_scale),
+    "alpha_pattern": lambda value: is_pattern(value, is_number),
     "use_rslora": lambda value: isinstance(value, bool),
     "use_dora": lambda value: isinstance(value, bool),
 }

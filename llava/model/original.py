@@ -23,9 +23,9 @@ from llava.model.stored_tensors import Weights, read_tensors
 from llava.model.vision_tower import load_vision_tower, read_vision_config
 from llava.model.weight_files import (
     ADAPTER_CONFIG_NAME,
-    ADAPTER_FILES,
     NON_LORA_NAME,
     PROJECTOR_NAME,
+    adapter_file,
     has_weights,
 )
 from llava.model_files import blame
@@ -181,9 +181,7 @@ def read_lora(folder: Path, config: dict, model_base: str | None) -> Contents:
     ours = original_config(folder, config, tower_folder)
     table = original_table(ours.mm_projector_type)
     trained = unwrapped(read_tensors(folder / NON_LORA_NAME), table, folder / NON_LORA_NAME)
-    file = next(
-        (folder / name for name in ADAPTER_FILES if (folder / name).is_file()), folder / ADAPTER_FILES[0]
-    )
+    file = adapter_file(folder)
     adapter = Adapter(settings, unwrapped(read_tensors(file), table, file))
     weights = choose_tower(base_weights(base) | trained, tower_folder)
     return Contents(folder, ours, weights, table, base, tower_folder, adapter)

@@ -13,7 +13,7 @@ from llava.model.contents import Adapter, read_json
 from llava.model.key_names import differences
 from llava.model.lora import WRAPPED
 from llava.model.stored_tensors import TensorFile, Weights
-from llava.model.weight_files import ADAPTER_CONFIG_NAME, ADAPTER_FILES
+from llava.model.weight_files import ADAPTER_CONFIG_NAME, adapter_file
 
 LORA_MARK = ".lora_"
 
@@ -21,8 +21,7 @@ LORA_MARK = ".lora_"
 def read_own_adapter(folder: Path) -> tuple[Adapter, Weights]:
     """The adapter, and the tensors that replace the base's, by our names; `UsageError` for another method."""
     settings = read_json(folder, ADAPTER_CONFIG_NAME)
-    found = [folder / name for name in ADAPTER_FILES if (folder / name).is_file()]
-    stored = TensorFile((found or [folder / ADAPTER_FILES[0]])[0]).weights()
+    stored = TensorFile(adapter_file(folder)).weights()
     names = {key: key.removeprefix(WRAPPED) for key in stored}
     adapter = stored.renamed({key: name for key, name in names.items() if LORA_MARK in name})
     whole = stored.renamed({key: name for key, name in names.items() if LORA_MARK not in name})

@@ -85,7 +85,7 @@ def load_vision_tower(folder: Path, *, dtype: torch.dtype | str) -> nn.Module:
     is_clip = config.model_type in ("clip", "clip_vision_model")
     chosen: Any = CLIPVisionModel if is_clip else AutoModel
     if is_clip:
-        config = read_vision_config(folder)
+        config = getattr(config, "vision_config", config)
     check_part(folder, chosen, config)
     with blame(folder):
         model, report = chosen.from_pretrained(

@@ -66,6 +66,17 @@ def has_weights(folder: Path) -> bool:
     return any((folder / name).is_file() for pair in WEIGHT_FILES for name in pair)
 
 
+def is_hash(text: str) -> bool:
+    """Whether a text is a SHA-256 in hexadecimal digits."""
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")
+
+
+def adapter_file(folder: Path) -> Path:
+    """An adapter's weights; the first name where there are none."""
+    names = (name for name in ADAPTER_FILES if (folder / name).is_file())
+    return folder / next(names, ADAPTER_FILES[0])
+
+
 def weights_hash(folder: Path) -> str:
     """SHA-256 over the weight files of a checkpoint (full, adapter or projector), in a fixed order."""
     small = [folder / name for name in SMALL_WEIGHTS if (folder / name).is_file()]

@@ -65,23 +65,25 @@ def checkpoint_folders(output_dir: Path) -> list[Path]:
     )
 
 
-def remove_folder(folder: Path) -> None:
-    """Delete a folder; from its first moment on it is no checkpoint any more, whenever a kill comes."""
+def move_aside(folder: Path) -> None:
+    """Rename a folder to where it counts for nothing."""
     aside = folder.parent / REMOVING / folder.name
     shutil.rmtree(aside, ignore_errors=True)
     aside.parent.mkdir(exist_ok=True)
     os.rename(folder, aside)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder; from its first moment on it is no checkpoint any more, whenever a kill comes."""
+    move_aside(folder)
     sync_folder(folder.parent)
-    shutil.rmtree(aside.parent, ignore_errors=True)
+    shutil.rmtree(folder.parent / REMOVING, ignore_errors=True)
 
 
 def promote(staged: Path, target: Path) -> None:
     """Let a whole folder appear under its name, in place of one that may be there."""
     if target.exists():
-        remove_aside = target.parent / REMOVING
-        shutil.rmtree(remove_aside, ignore_errors=True)
-        remove_aside.mkdir()
-        os.rename(target, remove_aside / target.name)
+        move_aside(target)
     os.rename(staged, target)
     sync_folder(target.parent)
     shutil.rmtree(target.parent / REMOVING, ignore_errors=True)

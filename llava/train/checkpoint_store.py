@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from llava.durable import sync_folder
 from llava.train.checkpoint_files import (
     RESULT_FOLDER,
     SAVING,
@@ -115,7 +116,7 @@ class CheckpointStore:
             )
         sync_tree(staged, names)
         write_durably(staged / COMPLETE_NAME, manifest.text())
-        sync_tree(staged, names, files=False)
+        sync_folder(staged)
         try:
             verify(staged)
         except DamagedError as error:

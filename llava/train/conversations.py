@@ -78,16 +78,21 @@ class ConversationDataset(torch.utils.data.Dataset):
     def encode(self, sample: Sample) -> Encoded:
         """Ids and labels of a sample; `UsageError` with its row and id."""
         try:
-            return encode_sample(
-                sample.turns,
-                self.encoding.template,
-                self.encoding.tokenizer,
-                num_patches=self.encoding.num_patches,
-                max_length=self.encoding.max_length,
-                start_end=self.encoding.start_end,
-            )
+            return encode(sample, self.encoding, max_length=self.encoding.max_length)
         except UsageError as error:
             raise UsageError(f"row {sample.row} (id {sample.sample_id}): {error}") from None
+
+
+def encode(sample: Sample, encoding: Encoding, *, max_length: int | None) -> Encoded:
+    """Ids and labels of a sample, cut to a length; None: whole."""
+    return encode_sample(
+        sample.turns,
+        encoding.template,
+        encoding.tokenizer,
+        num_patches=encoding.num_patches,
+        max_length=max_length,
+        start_end=encoding.start_end,
+    )
 
 
 def open_store(samples: Sequence[Sample], encoding: Encoding) -> TokenStore | None:

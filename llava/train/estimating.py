@@ -28,7 +28,8 @@ def run(argv: list[str]) -> None:
     config = config_of(model_args, data_args, cache_dir=training_args.cache_dir)
     samples = read_samples(data_args.data_path, data_args.image_folder)
     folder = find_folder(model_args.model_name_or_path, cache=training_args.cache_dir)
-    encoding = encoding_of(load_tokenizer(folder), config, model_args, training_args)
+    max_length = training_args.model_max_length
+    encoding = encoding_of(load_tokenizer(folder), config, model_args, max_length=max_length)
     shape = largest_shape(
         choose_sampler(samples, training_args),
         ConversationDataset(samples, encoding),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from llava.train.rank_agreement import has_several_ranks
+from llava.train.ranks_agree import has_several_ranks
 
 
 @torch.no_grad()

@@ -19,13 +19,14 @@ import numpy as np
 from llava.conversation import training_template
 from llava.model.builder import is_llava
 from llava.model.locations import find_folder
-from llava.model.weight_files import weights_hash
+from llava.model.weight_files import is_hash, weights_hash
 from llava.picture_checks import FULL_CHECK_LIMIT
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 from llava.train.manifest import Facts
 from llava.train.memory import processes_here
 from llava.train.sample_index import Sample, SampleIndex
 from llava.train.summary import planned_steps, samples_per_step
+from llava.train.vision_files import content_hash
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,6 @@ def facts_of(
     return Facts(
         fingerprint={name: as_json(value) for name, value in sorted(fingerprint.items())},
         seed=training_args.seed,
-        ranks=ranks_of(training_args),
         world_size=training_args.world_size,
         deepspeed=bool(training_args.deepspeed),
         versions=versions(),
@@ -165,7 +165,7 @@ def model_facts(model_args: ModelArguments, args: TrainingArguments) -> dict[str
             found["vision tower"] = hash_of_model(tower)
     projector = model_args.pretrain_mm_mlp_adapter
     if projector and Path(projector).is_file():
-        found["pretrained projector"] = hash_of_file(Path(projector))
+        found["pretrained projector"] = content_hash(Path(projector))
     return found
 
 
@@ -173,14 +173,8 @@ def hash_of_model(folder: Path) -> str:
     """Weights, configuration, tokenizer and processor of a model folder."""
     digest = hashlib.sha256(weights_hash(folder).encode())
     for file in sorted({file for pattern in MODEL_FILES for file in folder.glob(pattern)}):
-        digest.update(f"\n{file.name} {hash_of_file(file)}".encode())
+        digest.update(f"\n{file.name} {content_hash(file)}".encode())
     return digest.hexdigest()
-
-
-def hash_of_file(file: str | Path) -> str:
-    """SHA-256 of a file."""
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def hash_of_texts(index: SampleIndex) -> str:
@@ -200,7 +194,7 @@ def hash_of_pictures(index: SampleIndex) -> str:
     paths = [index.picture_path(number) for number in range(len(index.picture_rows))]
     by_size = len(paths) > FULL_CHECK_LIMIT
     with ThreadPoolExecutor(8) as pool:
-        found = pool.map(size_of if by_size else hash_of_file, paths)
+        found = pool.map(size_of if by_size else content_hash, paths)
         return hashlib.sha256("\n".join([str(len(paths)), *found]).encode()).hexdigest()
 
 
@@ -233,5 +227,4 @@ def differences(then: Mapping[str, object], now: Mapping[str, object]) -> list[s
 def shown(value: object) -> str:
     """A value for a message; a hash by its first digits."""
     text = str(value)
-    is_hash = len(text) == 64 and set(text) <= set("0123456789abcdef")
-    return text[:SHOWN_DIGITS] if is_hash else "none" if value is None else text
+    return text[:SHOWN_DIGITS] if is_hash(text) else "none" if value is None else text

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from llava.train.arguments import TrainingArguments
+from llava.train.ranks_agree import on_first_rank
 from llava.train.sample_index import Sample, SampleIndex
 from llava.train.starting_model import Start
 from llava.train.summary import autocast_type, samples_per_step
@@ -14,7 +15,6 @@ from llava.train.vision_cache import (
     FeatureStore,
     Seer,
     Use,
-    agreed,
     choose_kind,
     default_folder,
     free_memory,
@@ -38,7 +38,8 @@ def kept_features(
     model = start.model
     index = SampleIndex.of(samples)
     use = use_of(start, index, args)
-    kind, why = agreed(choose_kind(args.cache_vision_features, use, free_bytes=free_memory()))
+    # the others may see another amount of free memory
+    kind, why = on_first_rank(lambda: choose_kind(args.cache_vision_features, use, free_bytes=free_memory()))
     logger.info("Vision features: %s (%s).", "not kept" if kind == "off" else f"kept, {kind}", why)
     if kind == "off":
         return None

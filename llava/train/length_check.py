@@ -11,17 +11,16 @@ from itertools import groupby
 import numpy as np
 
 from llava.constants import IGNORE_INDEX
-from llava.conversation import training_template
 from llava.errors import UsageError
 from llava.findings import ERROR, NOTE, Report
 from llava.model.locations import find_folder
-from llava.processing import Encoded, encode_sample
+from llava.processing import Encoded
 from llava.tokenizer import load_tokenizer
 from llava.train.arguments import DataArguments, ModelArguments
 from llava.train.checking import CheckedRows, position_of
-from llava.train.conversations import Encoding, samples_that_may_reach
+from llava.train.conversations import Encoding, encode, samples_that_may_reach
 from llava.train.estimating import config_of
-from llava.train.sample_index import Sample
+from llava.train.recipe import encoding_of
 from llava.train.summary import show_sample
 
 COUNTED = 1000
@@ -72,20 +71,7 @@ def encoding_for(model_args: ModelArguments, data_args: DataArguments, *, max_le
     config = config_of(model_args, data_args, cache_dir=None)
     tokenizer = load_tokenizer(find_folder(model_args.model_name_or_path))
     tokenizer.model_max_length = sys.maxsize  # else it warns of rows that are told about here
-    template, start_end = training_template(model_args.version), config.mm_use_im_start_end
-    return Encoding(template, tokenizer, config.num_patches, max_length, start_end=start_end)
-
-
-def encode_whole(sample: Sample, encoding: Encoding) -> Encoded:
-    """A sample before it is cut."""
-    return encode_sample(
-        sample.turns,
-        encoding.template,
-        encoding.tokenizer,
-        num_patches=encoding.num_patches,
-        max_length=None,
-        start_end=encoding.start_end,
-    )
+    return encoding_of(tokenizer, config, model_args, max_length=max_length)
 
 
 def check_lengths(rows: CheckedRows, encoding: Encoding, report: Report) -> None:
@@ -96,7 +82,7 @@ def check_lengths(rows: CheckedRows, encoding: Encoding, report: Report) -> None
     num_cut, without_target = 0, []
     for position in samples_that_may_reach(rows.index, encoding).tolist():
         try:
-            encoded = encode_whole(rows.index[position], encoding)
+            encoded = encode(rows.index[position], encoding, max_length=None)
         except UsageError as error:
             report.add(rows.finding(position, ERROR, "template", str(error)))
             continue
@@ -137,7 +123,7 @@ def count_lengths(rows: CheckedRows, encoding: Encoding, report: Report) -> None
     lengths, targets = [], []
     for position in chosen:
         try:
-            encoded = encode_whole(rows.index[int(position)], encoding)
+            encoded = encode(rows.index[int(position)], encoding, max_length=None)
         except UsageError:  # told by `check_lengths`
             continue
         lengths.append(len(encoded.input_ids))
@@ -157,7 +143,7 @@ def show_encoded(rows: CheckedRows, encoding: Encoding, report: Report, wanted: 
     if position is None:
         return
     try:
-        encoded = encode_whole(rows.index[position], encoding)
+        encoded = encode(rows.index[position], encoding, max_length=None)
     except UsageError:  # told by `check_lengths`
         return
     title = f"{rows.rows[position][1]} decoded, targets between ⟦ and ⟧ ({len(encoded.input_ids):,} tokens):"

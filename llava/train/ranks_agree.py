@@ -1,8 +1,9 @@
-"""What the first rank finds out, all ranks know; and when one fails, all stop with the reason."""
+"""What the ranks of a training agree on: what the first finds out, all know; when one fails, all stop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
@@ -48,3 +49,18 @@ def together(act: Callable[[], object]) -> list[Exception | str]:
     texts = gather_object([None if mine is None else f"rank {state.process_index}: {mine}"])
     others = [text for text in texts if text is not None]
     return [mine, *others] if mine is not None else others
+
+
+def highest(values: Sequence[int], device: torch.device) -> list[int]:
+    """The highest of each value over all ranks, the same list on all of them; every rank has to call it."""
+    if not has_several_ranks():
+        return list(values)
+    tensor = torch.tensor(values, device=device)
+    torch.distributed.all_reduce(tensor, op=torch.distributed.ReduceOp.MAX)
+    return tensor.tolist()
+
+
+def has_several_ranks() -> bool:
+    """Whether this process is one of several that train together."""
+    distributed = torch.distributed
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1

@@ -39,7 +39,7 @@ from llava.train.starting_model import Start, build_for_training, choose_trainab
 from llava.train.step_batches import TokenCosts, tell_imbalance, token_costs
 from llava.train.step_memory import checkpointing_for, largest_shape, set_checkpointing
 from llava.train.stop_signals import StoppedBySignal, StopSignals
-from llava.train.summary import module_table, samples_per_step, show_sample, steps_of
+from llava.train.summary import module_table, planned_steps, samples_per_step, show_sample, steps_of
 from llava.train.token_store import TokenStore
 from llava.train.trainer import LlavaTrainer
 
@@ -80,7 +80,8 @@ def run_in_folder(
     with whole_on_every_rank(training_args):
         start = build_for_training(model_args, data_args, training_args)
         trainable = choose_trainable(start.model, model_args, training_args)
-    encoding = encoding_of(start.tokenizer, start.model.config, model_args, training_args)
+    max_length = training_args.model_max_length
+    encoding = encoding_of(start.tokenizer, start.model.config, model_args, max_length=max_length)
     dataset = ConversationDataset(samples, encoding, store_of(samples, encoding, training_args))
     check_long_samples(dataset)
     sampler = choose_sampler(samples, training_args, split.train if len(split.held_out) else None)
@@ -131,14 +132,15 @@ def encoding_of(
     tokenizer: PreTrainedTokenizerFast,
     config: LlavaConfig,
     model_args: ModelArguments,
-    training_args: TrainingArguments,
+    *,
+    max_length: int,
 ) -> Encoding:
     """How the run's conversations become tokens."""
     return Encoding(
         training_template(model_args.version),
         tokenizer,
         config.num_patches,
-        training_args.model_max_length,
+        max_length,
         start_end=config.mm_use_im_start_end,
     )
 
@@ -248,19 +250,13 @@ def announce(trainer: LlavaTrainer, dataset: ConversationDataset, resume_from: P
         "First sample, targets between ⟦ and ⟧:\n%s",
         show_sample(dataset.example(0).encoded, dataset.encoding.tokenizer),
     )
-    global_batch = samples_per_step(args)
     logger.info(
         "%d samples, %d per step (%d ranks), packing %s: %d steps%s",
         trainer.sampler.num_samples,
-        global_batch,
+        samples_per_step(args),
         args.world_size,
         args.packing,
-        steps_of(
-            trainer.sampler.num_samples,
-            global_batch=global_batch,
-            epochs=args.num_train_epochs,
-            max_steps=args.max_steps,
-        ),
+        planned_steps(args, trainer.sampler.num_samples),
         "" if resume_from is None else f", going on from {resume_from.name}",
     )
     tell_imbalance(trainer.step_batches())

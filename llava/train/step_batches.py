@@ -80,10 +80,10 @@ def deal(samples: Sequence[int | None], num_ranks: int, costs: TokenCosts) -> li
             members.setdefault(costs.group_of(index), []).append(index)
     ranks: list[set[int]] = [set() for _ in range(num_ranks)]
     loads = [0.0] * num_ranks
-    for group in sorted(members.values(), key=lambda group: (-costs.of(group), group)):
+    for minus_cost, group in sorted((-costs.of(group), group) for group in members.values()):
         chosen = loads.index(min(loads))
         ranks[chosen].update(group)
-        loads[chosen] += costs.of(group)
+        loads[chosen] -= minus_cost
     while move_one(ranks, loads, costs):
         pass
     return [[index for index in samples if index in taken] or [None] for taken in ranks]

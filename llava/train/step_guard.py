@@ -18,7 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from llava.train.bad_batches import BadStep, save_bad_step
 from llava.train.exit_codes import NotFiniteError
-from llava.train.rank_agreement import highest
+from llava.train.ranks_agree import highest
 from llava.train.step_progress import StepProgress, named
 from llava.train.stop_signals import StoppedBySignal, StopSignals
 
@@ -59,20 +59,20 @@ class StepGuard(TrainerCallback):
     def check_before_backward(self, loss: Tensor, args: TrainingArguments, step: int) -> None:
         """For DeepSpeed, which takes the step within the backward pass."""
         self.losses.append(loss.detach())
-        self._judge(args, step)
+        self._judge(self._numbers(), args, step)
         self.losses.pop()
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self._judge(args, state.global_step + 1):
+        numbers = self._numbers()
+        if self._judge(numbers, args, state.global_step + 1):
             kwargs["model"].zero_grad(set_to_none=True)  # weights without a gradient stay
         else:
-            self._tell_spike(state.global_step + 1)
+            self._tell_spike(sum(numbers[:-1]), state.global_step + 1)
 
-    def _judge(self, args: TrainingArguments, step: int) -> bool:
+    def _judge(self, numbers: list[float], args: TrainingArguments, step: int) -> bool:
         """Whether the step is to be left out; `NotFiniteError` on all ranks where it ends the run."""
-        numbers = self._numbers()
         losses, norm = numbers[:-1], numbers[-1]
         bad_loss = not all(map(math.isfinite, losses))
         # with a scaled loss a gradient overflows now and then, and the scaler leaves such steps out
@@ -123,9 +123,8 @@ class StepGuard(TrainerCallback):
             f"{found}. No checkpoint is written; the last one is as it was. What to do: {REMEDY}."
         )
 
-    def _tell_spike(self, step: int) -> None:
+    def _tell_spike(self, loss: float, step: int) -> None:
         """Log a loss far above the last ones; it may be a hard batch, so nothing else happens."""
-        loss = sum(self._numbers()[:-1])
         mean = sum(self.recent) / max(1, len(self.recent))
         if len(self.recent) >= FEWEST and loss > SPIKE * mean:
             found = "Step %d: loss %.4g is %.0f times the mean of the last %d steps (%s)."

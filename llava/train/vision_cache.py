@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather, gather_object
+from accelerate.utils import gather, gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -254,13 +254,6 @@ def write_set(seer: Seer, folder: Path, hashes: Sequence[str], path_of: Mapping[
             writer.discard()
         raise
     state.wait_for_everyone()
-
-
-def agreed(kind: tuple[str, str]) -> tuple[str, str]:
-    """The choice of the first rank, on all ranks: the others may see another amount of free memory."""
-    choice = [kind]
-    broadcast_object_list(choice)
-    return choice[0]
 
 
 def default_folder() -> Path:

@@ -67,8 +67,8 @@ def content_hashes(paths: Sequence[str]) -> list[str]:
         return list(pool.map(content_hash, paths))
 
 
-def content_hash(path: str) -> str:
-    """A hash of a file's bytes."""
+def content_hash(path: str | Path) -> str:
+    """SHA-256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
