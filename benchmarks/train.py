@@ -10,6 +10,7 @@
     checkpointed                            kept, with gradient checkpointing: the least memory
     hf       transformers' LlavaForConditionalGeneration, its Trainer and PEFT, padded
     merged   all questions of a picture in one conversation: it learns something else, shown for speed only
+    none-cut, hf-cut                        the baselines, computing as few samples at a time as ours do
 
 Every run is a process of its own; the modes take turns, so that a busy machine slows all of them. Before
 speed counts, losses and gradient norms of all modes but `merged` must agree on the same samples and weights.
@@ -31,7 +32,8 @@ from benchmarks.workload import Counts, count, workload_of
 from llava.command_line import CommandParser
 from llava.errors import UsageError, exit_on_usage_error
 
-MODES = ("none", "packed", "shared", "kept", "checkpointed", "hf", "merged")
+MODES = ("none", "packed", "shared", "kept", "checkpointed", "hf", "merged", "none-cut", "hf-cut")
+USUAL_MODES = MODES[:7]
 SAME_RTOL = {"loss": 1e-5, "gradient_norm": 1e-4}
 """fp32, relative, over mini and mid: worst seen 2.7e-7 and 2.4e-7."""
 SAME_RTOL_BF16 = {"loss": 2e-3, "gradient_norm": 5e-2}
@@ -49,7 +51,7 @@ def parser() -> CommandParser:
     add = options.add_argument
     add("--shape", choices=tuple(SHAPES), default="mini", help="size of the model")
     add("--qa-per-image", type=int, nargs="+", default=[1, 4, 10], help="questions about each picture")
-    add("--mode", default=",".join(MODES), help="ways of training, between commas")
+    add("--mode", default=",".join(USUAL_MODES), help="ways of training, between commas")
     add("--method", choices=("lora", "full"), default="lora", help="what is trained, beside the projector")
     add("--answer-tokens", type=int, default=15, help="mean length of an answer (150: long ones)")
     add("--question-tokens", type=int, default=45, help="mean length of a question")
@@ -146,6 +148,7 @@ def summary(found: list[Run], counts: Counts, *, flops: float, peak: float | Non
         "processor_seconds_per_step": round_to(processor),
         "padding_share": round(found[0]["padding"] / found[0]["positions"], 3),
         "positions": found[0]["positions"],
+        "samples_at_a_time": found[0]["samples_at_a_time"],
         "peak_mib": median_of([run["peak_bytes"] / MIB for run in found]),
         "peak_mib_per_sample": round_to(
             statistics.median(run["peak_bytes"] for run in found) / MIB / counts.samples
@@ -195,6 +198,7 @@ HEADER = (
     "targets/s",
     "unique tokens/s",
     "padding",
+    "at a time",
     "peak MiB",
     "MiB/sample",
     "MFU",
@@ -219,6 +223,7 @@ def table(record: dict) -> str:
                     row["target_tokens_per_second"]["median"],
                     row["unique_tokens_per_second"]["median"],
                     f"{row['padding_share']:.0%}",
+                    row.get("samples_at_a_time", "all"),
                     round(row["peak_mib"]["median"]),
                     row["peak_mib_per_sample"],
                     f"{row['mfu']['median']:.0%}" if "mfu" in row else "not measured",

@@ -31,10 +31,12 @@ from llava.model.llava import LlavaForCausalLM
 from llava.train.arguments import ModelArguments, TrainingArguments
 from llava.train.attention_choice import set_attention
 from llava.train.collator import PackingCollator, pad
+from llava.train.micro_batches import choose_cut, use_cut
 from llava.train.packing import Example
 from llava.train.sampler import EpochSampler
 from llava.train.saving import CheckpointWriter
 from llava.train.starting_model import choose_trainable
+from llava.train.step_memory import memory_for
 from llava.train.trainer import LlavaTrainer
 from llava.train.vision_cache import Seer, keep_in_memory
 
@@ -45,11 +47,14 @@ PACKING = {
     "kept": "shared",
     "checkpointed": "shared",
     "merged": "none",
+    "none-cut": "none",
 }
 """Our modes, and the --packing that they run with."""
+CUT = ("packed", "shared", "kept", "checkpointed", "none-cut", "hf-cut")
+"""Modes that compute as many samples at a time as our recipe would choose for `shared`."""
 KEPT = ("kept", "checkpointed")
 """Modes that have seen all pictures before the first step, as in later epochs."""
-CHECKPOINTED = ("none", "checkpointed")
+CHECKPOINTED = ("none", "none-cut", "checkpointed")
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,8 @@ class Task:
 @dataclass
 class Run:
     """Seconds and processor seconds per measured step; losses and gradient norms of all steps; peak memory in
-    bytes, of the GPU, or of the process above what it held before the model; positions and padding of one
-    measured step.
+    bytes, of the GPU, or of the process above what it held before the model; positions and padding of a mean
+    step.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -83,6 +88,7 @@ class Run:
     losses: list[float] = field(default_factory=list)
     gradient_norms: list[float] = field(default_factory=list)
     peak_bytes: int = 0
+    samples_at_a_time: int = 0
     positions: int = 0
     padding: int = 0
 
@@ -124,7 +130,7 @@ class Clock(TrainerCallback):
 
 
 class Counting:
-    """A collator that counts positions and padding; the last batch stands for all."""
+    """A collator that counts positions and padding of all batches."""
 
     def __init__(self, collate: Callable[[Sequence[Example]], dict[str, Tensor]]) -> None:
         self.collate = collate
@@ -132,13 +138,14 @@ class Counting:
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         batch = self.collate(examples)
-        self.positions = batch["input_ids"].numel()
+        own = batch["input_ids"].numel()
+        self.positions += own
         if "attention_mask" in batch:
-            self.padding = int((batch["attention_mask"] == 0).sum())
+            self.padding += int((batch["attention_mask"] == 0).sum())
         elif "group_ids" in batch:
-            self.padding = int((batch["group_ids"] < 0).sum())
+            self.padding += int((batch["group_ids"] < 0).sum())
         else:  # rows of one sample each
-            self.padding = self.positions - sum(len(one.encoded.input_ids) for one in examples)
+            self.padding += own - sum(len(one.encoded.input_ids) for one in examples)
         return batch
 
 
@@ -187,17 +194,32 @@ def their_config(ours: LlavaConfig) -> TheirConfig:
     )
 
 
+def is_theirs(task: Task) -> bool:
+    """Whether transformers' LLaVA is run, not ours."""
+    return task.mode.startswith("hf")
+
+
+def cut_batches(task: Task, args: TrainingArguments, examples: Sequence[Example]) -> None:
+    """Set how many samples are computed at a time, as the recipe does."""
+    if task.mode not in CUT:
+        return
+    collate = PackingCollator("shared", RandomPictures(SHAPES[task.shape].image_size))
+    config = config_of(SHAPES[task.shape])
+    room = memory_for(args.device, loaded=0)
+    use_cut(choose_cut(examples, collate, config, ModelArguments(task.shape), args, room=room), args)
+
+
 def build(task: Task, shape: Shape, args: TrainingArguments) -> torch.nn.Module:
     """The model with random weights on its device, with LoRA where asked; its vision tower is frozen."""
     config: Any = config_of(shape)
     kinds = {"none": OriginalWay, "hf": LlavaForConditionalGeneration}
-    kind: Any = kinds.get(task.mode, LlavaForCausalLM)
-    if task.mode == "hf":
+    kind: Any = kinds.get(task.mode.removesuffix("-cut"), LlavaForCausalLM)
+    if is_theirs(task):
         config = their_config(config)
     with init_empty_weights(include_buffers=False):
         model = kind._from_config(config, dtype=torch.float32)
     model.config.use_cache = False
-    if task.mode != "hf":
+    if not is_theirs(task):
         set_attention(model, args)
     model_args = ModelArguments(model_name_or_path=task.shape)
     trainable = choose_trainable(model, model_args, args)
@@ -238,7 +260,7 @@ def collator_of(
     """What makes batches in a mode; kept features are computed here, before the clock runs."""
     shape = SHAPES[task.shape]
     load_pixels = RandomPictures(shape.image_size)
-    if task.mode == "hf":
+    if is_theirs(task):
         return TheirCollator(shape.vocabulary - 1, load_pixels)
     features = None
     if task.mode in KEPT:
@@ -254,7 +276,7 @@ def trainer_of(
 ) -> Trainer:
     """transformers' Trainer for `hf`, ours for the other modes, on the same samples in the same order."""
     data: dict[str, Any] = {"train_dataset": examples, "data_collator": collate}
-    if task.mode == "hf":
+    if is_theirs(task):
         return InOrder(model, args, **data)
     order = list(range(len(examples)))
     sampler = EpochSampler(lambda _: order, num_samples=len(order), global_batch=args.train_batch_size)
@@ -287,6 +309,7 @@ def measure(task: Task) -> Run:
         peak.start()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
+        cut_batches(task, args, examples)
         model = build(task, shape, args)
         counting = Counting(collator_of(task, model, args, examples))
         trainer = trainer_of(task, model, args, examples, counting)
@@ -294,15 +317,16 @@ def measure(task: Task) -> Run:
         trainer.train()
     history = [row for row in trainer.state.log_history if "loss" in row]
     head_was_whole = any(hasattr(part, "num_head_positions") for part in model.modules())
-    assert head_was_whole == (task.mode == "none"), "the baseline must compute all logits"
+    assert head_was_whole == task.mode.startswith("none"), "the baseline must compute all logits"
     return Run(
         seconds=differences(clock.ends)[task.warmup - 1 :],
         processor_seconds=differences(clock.processor)[task.warmup - 1 :],
         losses=[row["loss"] for row in history],
         gradient_norms=[row["grad_norm"] for row in history],
         peak_bytes=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak.above_start(),
-        positions=counting.positions,
-        padding=counting.padding,
+        samples_at_a_time=args.train_batch_size,
+        positions=counting.positions // len(steps),
+        padding=counting.padding // len(steps),
     )
 
 

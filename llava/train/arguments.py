@@ -192,4 +192,29 @@ def value_problems(
         )
     if training_args.mm_projector_lr is not None and training_args.mm_projector_lr < 0:
         problems.append(f"--mm_projector_lr is {training_args.mm_projector_lr}; it must not be negative")
-    return problems
+    return problems + micro_batch_problems(training_args)
+
+
+def micro_batch_problems(args: TrainingArguments) -> list[str]:
+    """What is wrong with --micro_batch_size."""
+    given, batch_size = args.micro_batch_size, args.per_device_train_batch_size
+    if given == "auto":
+        return []
+    if not given.isdecimal() or int(given) == 0:
+        return [f"--micro_batch_size is {given!r}; it must be auto or a number of samples"]
+    if batch_size % int(given):
+        return [
+            f"--micro_batch_size {given} does not divide --per_device_train_batch_size {batch_size}; use one "
+            f"of {', '.join(str(size) for size in divisors(batch_size))}"
+        ]
+    if args.deepspeed and int(given) < batch_size:
+        return [
+            "--micro_batch_size is for runs without DeepSpeed; a smaller --per_device_train_batch_size with "
+            "more --gradient_accumulation_steps is the same step"
+        ]
+    return []
+
+
+def divisors(number: int) -> list[int]:
+    """The largest first: 6 -> 6, 3, 2, 1."""
+    return [size for size in range(number, 0, -1) if number % size == 0]

@@ -16,9 +16,10 @@ from llava.train.arguments import DataArguments, ModelArguments, parse_arguments
 from llava.train.collator import PackingCollator
 from llava.train.conversations import ConversationDataset
 from llava.train.memory import table
+from llava.train.micro_batches import choose_cut, cut_text, first_examples, use_cut
 from llava.train.recipe import choose_sampler, encoding_of
 from llava.train.samples import read_samples
-from llava.train.step_memory import WITH, WITHOUT, estimate_run, largest_shape, memory_for
+from llava.train.step_memory import WITH, WITHOUT, estimate_run, memory_for
 
 
 def run(argv: list[str]) -> None:
@@ -30,19 +31,19 @@ def run(argv: list[str]) -> None:
     folder = find_folder(model_args.model_name_or_path, cache=training_args.cache_dir)
     max_length = training_args.model_max_length
     encoding = encoding_of(load_tokenizer(folder), config, model_args, max_length=max_length)
-    shape = largest_shape(
-        choose_sampler(samples, training_args),
-        ConversationDataset(samples, encoding),
-        PackingCollator(training_args.packing, lambda path: torch.empty(0), training_args.pack_tokens),
-        training_args.train_batch_size,
-    )
+    whole = training_args.train_batch_size
+    dataset = ConversationDataset(samples, encoding)
+    examples = first_examples(choose_sampler(samples, training_args), dataset, whole)
+    collator = PackingCollator(training_args.packing, lambda path: torch.empty(0), training_args.pack_tokens)
+    room = memory_for(training_args.device, loaded=0)
+    cut = choose_cut(examples, collator, config, model_args, training_args, room=room)
+    use_cut(cut, training_args)
     columns = {
-        title: estimate_run(config, shape, model_args, training_args, checkpointing=title == WITH)
+        title: estimate_run(config, cut.largest, model_args, training_args, checkpointing=title == WITH)
         for title in (WITHOUT, WITH)
     }
-    room = memory_for(training_args.device, loaded=0)
     say(
-        f"{table(columns)}\nLargest of the first batches: {shape}.\n"
+        f"{table(columns)}\nLargest of the first batches: {cut.largest}. {cut_text(cut, whole)}\n"
         f"{training_args.device} has {room / 1e9:.1f} GB free.\n"
     )
 

@@ -68,6 +68,11 @@ class OwnTrainingArguments:
         None,
         "most tokens of a packed row; default: as few as keep padding below 3 % (at most 8 longest groups)",
     )
+    micro_batch_size: str = flag(
+        "auto",
+        "samples of a batch that are computed at a time, which changes memory but no step; auto: on a CPU as "
+        "few as cost no time, on one GPU fewer than all if that spares gradient checkpointing",
+    )
     max_branches: int = flag(8, "most samples of one picture that share a prefix")
     eval_split: float = flag(
         0.0, "share of the pictures, with all their samples, to keep out and to evaluate on (--eval_strategy)"

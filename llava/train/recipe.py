@@ -29,6 +29,9 @@ from llava.train.guarded_run import train_guarded
 from llava.train.held_out import Split, split_samples, write_split
 from llava.train.kept_features import kept_features
 from llava.train.length_grouping import length_of, modality_length_of
+from llava.train.memory import bytes_of
+from llava.train.micro_batches import choose_cut, cut_text, first_examples, use_cut
+from llava.train.packing import Example
 from llava.train.ranks_agree import on_first_rank
 from llava.train.rehearsal import prepare_saving
 from llava.train.resuming import find_origin, output_folder, step_of
@@ -37,7 +40,7 @@ from llava.train.sampler import EpochSampler, LengthOrder, PictureOrder, RowsOf
 from llava.train.saving import CheckpointWriter
 from llava.train.starting_model import Start, build_for_training, choose_trainable, whole_on_every_rank
 from llava.train.step_batches import TokenCosts, tell_imbalance, token_costs
-from llava.train.step_memory import checkpointing_for, largest_shape, set_checkpointing
+from llava.train.step_memory import checkpointing_for, memory_for, set_checkpointing
 from llava.train.stop_signals import StoppedBySignal, StopSignals
 from llava.train.summary import module_table, planned_steps, samples_per_step, show_sample, steps_of
 from llava.train.token_store import TokenStore
@@ -86,8 +89,13 @@ def run_in_folder(
     check_long_samples(dataset)
     sampler = choose_sampler(samples, training_args, split.train if len(split.held_out) else None)
     collator = collator_of(start, samples, training_args)
-    shape = largest_shape(sampler, dataset, collator, training_args.train_batch_size)
-    set_checkpointing(training_args, on=checkpointing_for(start.model, shape, model_args, training_args))
+    fit_to_memory(
+        start,
+        first_examples(sampler, dataset, training_args.train_batch_size),
+        collator,
+        model_args,
+        training_args,
+    )
     if training_args.compile_layers:
         compile_layers(start.model.model.language_model, training_args.compile_backend)
     trainer = LlavaTrainer(
@@ -118,6 +126,21 @@ def collator_of(start: Start, samples: Sequence[Sample], training_args: Training
     return PackingCollator(
         training_args.packing, load_pixels, capacity=training_args.pack_tokens, vision_features=features
     )
+
+
+def fit_to_memory(
+    start: Start,
+    examples: Sequence[Example],
+    collator: PackingCollator,
+    model_args: ModelArguments,
+    args: TrainingArguments,
+) -> None:
+    """Set how many samples are computed at a time, and whether activations are checkpointed."""
+    room = memory_for(args.device, bytes_of(start.model, trainable=False))
+    cut = choose_cut(examples, collator, start.model.config, model_args, args, room=room)
+    logger.info(cut_text(cut, args.train_batch_size))
+    use_cut(cut, args)
+    set_checkpointing(args, on=checkpointing_for(start.model, cut.largest, model_args, args))
 
 
 def train_to_the_end(trainer: LlavaTrainer, resume_from: Path | None) -> None:

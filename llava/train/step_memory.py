@@ -3,8 +3,6 @@
 """
 
 import logging
-from dataclasses import replace
-from itertools import islice
 from typing import Any
 
 import psutil
@@ -14,8 +12,6 @@ from torch import nn
 from llava.model.config import LlavaConfig
 from llava.model.llava import LlavaForCausalLM
 from llava.train.arguments import ModelArguments, TrainingArguments
-from llava.train.collator import PackingCollator
-from llava.train.conversations import ConversationDataset
 from llava.train.memory import (
     Estimate,
     Sharing,
@@ -26,30 +22,12 @@ from llava.train.memory import (
     processes_here,
     table,
 )
-from llava.train.sampler import EpochSampler
 from llava.train.starting_model import choose_trainable, whole_on_every_rank
 from llava.train.summary import autocast_type
 
 logger = logging.getLogger(__name__)
 
-BATCHES_LOOKED_AT = 16
 WITHOUT, WITH = "no checkpointing", "gradient checkpointing"
-
-
-def largest_shape(
-    sampler: EpochSampler, dataset: ConversationDataset, collator: PackingCollator, batch_size: int
-) -> StepShape:
-    """The shape of the first micro-batches that has the most tokens; no picture is opened."""
-    kept = collator.vision_features is not None
-    collate = collator if kept else replace(collator, load_pixels=lambda path: torch.empty(0))
-    shapes = []
-    first = list(islice(sampler, BATCHES_LOOKED_AT * batch_size))
-    for start in range(0, len(first), batch_size):
-        batch = collate([dataset[index] for index in first[start : start + batch_size]])
-        pictures = batch.get("vision_features", batch.get("pixel_values", ()))
-        rows, length = batch["input_ids"].shape
-        shapes.append(StepShape(rows, length, len(pictures), len(batch["targets"]), kept))
-    return max(shapes, key=lambda shape: shape.rows * shape.length)
 
 
 def skeleton(

@@ -29,6 +29,8 @@ FAST = {
     "shared, long rows": ("--packing", "shared", "--pack_tokens", "4096"),
     "shared, all pairs": ("--packing", "shared", "--attn_implementation", "sdpa"),
     "kept features": ("--packing", "shared", "--cache_vision_features", "memory"),
+    "shared, few at a time": ("--packing", "shared", "--micro_batch_size", "2"),
+    "packed, one at a time": ("--packing", "packed", "--micro_batch_size", "1"),
     "kept, checkpointed": ("--cache_vision_features", "memory", "--gradient_checkpointing", "True"),
 }
 SPLITS = {1: BATCH, 2: BATCH // 2}

@@ -163,6 +163,7 @@ def test_the_command_prints_both(capsys: pytest.CaptureFixture) -> None:
     assert "no checkpointing    gradient checkpointing" in shown
     assert "peak of a step" in shown
     assert "Largest of the first batches: " in shown
+    assert "samples of a batch are computed together." in shown
 
 
 def test_the_command_names_a_missing_tower(tmp_path: Path) -> None:
