@@ -13,7 +13,11 @@ from tests.faults.trainings import KINDS, Trainings, sums
 
 ONE_BATCH = ("--per_device_train_batch_size", "10")
 TWO_BATCHES = ("--per_device_train_batch_size", "5", "--gradient_accumulation_steps", "2")
-LAYOUTS = {"1 batch": ONE_BATCH, "2 batches, 1 worker": (*TWO_BATCHES, "--dataloader_num_workers", "1")}
+LAYOUTS = {
+    "1 batch": ONE_BATCH,
+    "2 batches, 1 worker": (*TWO_BATCHES, "--dataloader_num_workers", "1"),
+    "1 batch in 2 parts": (*ONE_BATCH, "--micro_batch_size", "5"),
+}
 KILLS_PER_RUN = 3
 
 
