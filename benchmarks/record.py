@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from llava.durable import write_whole
-from llava.eval.run_record import commit, versions
+from llava.eval.run_record import commit
+from llava.eval.versions import versions
 
 RESULTS = Path(__file__).parent / "results"
 MIB = 1 << 20

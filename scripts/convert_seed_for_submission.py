@@ -19,8 +19,9 @@ from llava.eval.answer_files import (
     wanted_path,
     write_text,
 )
+from llava.eval.evidence import add_results_flag, publish
 from llava.eval.metrics.pairing import compare_ids
-from llava.eval.metrics.seed import report
+from llava.eval.metrics.seed import figures_of, report, scored_of
 from llava.eval.seed_files import read_seed
 from llava.eval.submissions import seed
 
@@ -31,6 +32,7 @@ def parser() -> CommandParser:
     options.add_argument("--annotation-file", help="SEED-Bench.json")
     options.add_argument("--result-file", help="the answers, JSON lines")
     options.add_argument("--result-upload-file", help="JSON lines to write")
+    add_results_flag(options)
     return options
 
 
@@ -39,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the accuracies and convert."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = parser().parse(argv)
-    bench = read_seed(wanted_path(options.annotation_file, "--annotation-file"))
+    truth = wanted_path(options.annotation_file, "--annotation-file")
+    bench = read_seed(truth)
     path = wanted_path(options.result_file, "--result-file")
     target = wanted_path(options.result_upload_file, "--result-upload-file")
     entries = read_answers(path)
@@ -51,6 +54,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     refuse_missing(coverage, path)
     write_text("".join(json.dumps(row) + "\n" for row in seed(ids, answers)), target)
     sys.stdout.write(report(bench.questions, answers, bench.type_names))
+    rows = scored_of(bench.questions, answers, bench.type_names)
+    publish(
+        "seed",
+        figures_of(bench.questions, rows),
+        "accuracy",
+        rows,
+        answers=path,
+        truth=[truth],
+        results_dir=options.results_dir,
+    )
 
 
 if __name__ == "__main__":

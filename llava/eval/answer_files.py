@@ -9,7 +9,16 @@ from pathlib import Path
 from llava.durable import write_whole
 from llava.errors import UsageError
 from llava.eval.answer_rows import error_of
-from llava.eval.metrics.pairing import FAILED, MISSING, REPEATED, UNKNOWN, Coverage, repeated_ids, tell
+from llava.eval.metrics.pairing import (
+    FAILED,
+    MISSING,
+    REPEATED,
+    UNKNOWN,
+    Coverage,
+    compare_ids,
+    repeated_ids,
+    tell,
+)
 from llava.records import (
     SHOWN_PROBLEMS,
     DataError,
@@ -127,6 +136,19 @@ def last_entries(entries: Sequence[Entry], path: Path) -> list[Entry]:
 def last_texts(entries: Sequence[Entry], path: Path) -> dict[str, str]:
     """The same as question id -> text."""
     return {entry.question_id: entry.text() for entry in last_entries(entries, path)}
+
+
+def read_answers_to(path: Path, asked: Iterable[object], consequence: str) -> dict[str, str]:
+    """Question id -> text. `DataError` for answers that are repeated or belong to none of the questions
+    `asked`; the log tells which questions have none, and the `consequence`.
+    """
+    entries = read_answers(path)
+    refuse_repeated(entries, path)
+    answers = {entry.question_id: entry.text() for entry in entries}
+    coverage = compare_ids(asked, answers)
+    refuse_unknown(coverage, path)
+    warn_missing(coverage, path, consequence)
+    return answers
 
 
 def refuse_repeated(entries: Iterable[Entry], path: Path, what: str = REPEATED) -> None:

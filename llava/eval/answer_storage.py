@@ -7,6 +7,11 @@ from llava.durable import replacing
 from llava.errors import UsageError
 
 
+def side_file(answers: Path) -> Path:
+    """The file that says what an answers file depends on."""
+    return Path(f"{answers}.run.json")
+
+
 def append(path: Path, content: bytes) -> None:
     """Append to a file, on the disk when this returns.
 

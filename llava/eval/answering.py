@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llava.command_line import CommandParser
-from llava.conversation import TEMPLATES, Template
+from llava.conversation import TEMPLATES, Template, render
 from llava.errors import UsageError
 from llava.eval.questions import Question
 from llava.images import image_size, load_image
@@ -247,7 +247,16 @@ def open_model(options: Namespace, pictures: PictureSource) -> "tuple[Answering,
         **loading_of(options),
     }
     torch.manual_seed(options.seed)  # beams with a temperature draw from the global source
-    return engine, RunIdentity(get_model_name_from_path(options.model_path), answers_depend_on)
+    prompt = prompt_of(mode, start_end=engine.model.config.mm_use_im_start_end)
+    return engine, RunIdentity(get_model_name_from_path(options.model_path), answers_depend_on, prompt)
+
+
+def prompt_of(mode: str, *, start_end: bool) -> str:
+    """How a question about a picture is put to the model, word by word; `start_end` as in `picture_mark`."""
+    from llava.processing import picture_mark
+
+    question = f"{picture_mark(start_end=start_end)}\n{{question}}"
+    return render(template_of(mode), [("human", question), ("gpt", None)]).text
 
 
 def open_engine(options: Namespace, pictures: PictureSource) -> "tuple[AnswerEngine, str]":

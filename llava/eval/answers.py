@@ -20,7 +20,7 @@ from llava.eval.answer_rows import (
     parse_row,
     row_line,
 )
-from llava.eval.answer_storage import append, cut_torn_line, not_written, replace_file, whole_lines
+from llava.eval.answer_storage import append, cut_torn_line, not_written, replace_file, side_file, whole_lines
 from llava.eval.journal import lock_of, part_path, part_paths, read_part, write_part
 from llava.eval.outcomes import Outcome
 from llava.eval.questions import Question
@@ -35,7 +35,7 @@ class AnswerFile:
 
     def __init__(self, path: Path, questions: Sequence[Question]) -> None:
         self.path = path
-        self.side = Path(f"{path}.run.json")
+        self.side = side_file(path)
         self.questions = list(questions)
         self.model_id = ""
         self.done = 0

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llava.eval.intervals import Estimate, over_seeds
 from llava.eval.metrics.personal import paired_difference
 from llava.eval.report_data import Configuration, Run, estimate_of, short_rate
-from llava.eval.statistics import Estimate, over_seeds
 
 GRID = 9
 """Levels of learning at which two methods are compared."""

@@ -16,9 +16,9 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from llava.errors import UsageError
@@ -34,6 +34,8 @@ BUSY = {408, 409, 425, 429}
 MAX_BYTES = 10_000_000
 """Most bytes of an answer that are read."""
 SHOWN_CHARACTERS = 300
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,24 @@ class Passing(Exception):
         self.of_request = of_request
 
 
+class Garbage(UsageError):
+    """What came is no answer of such a server: of a wrong address or, once it has answered, of something in
+    between, which may pass by itself.
+    """
+
+    pause: float | None = None
+    of_request = False
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A text, and what it cost in tokens as far as the server counts them."""
+
+    text: str
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
 class NoRedirects(urllib.request.HTTPRedirectHandler):
     """Redirects are errors: a key must not be sent on to another address."""
 
@@ -81,23 +101,43 @@ class NoRedirects(urllib.request.HTTPRedirectHandler):
 
 @dataclass
 class Endpoint:
-    """A server's address up to and with `/v1`, and how patiently it is asked; for use by many threads."""
+    """A server's address up to and with `/v1`, and how patiently it is asked; for use by many threads.
+
+    `flag` and `model_flag` are the flags that name it and its model, for messages.
+    """
 
     url: str
     patience: Patience = field(default_factory=Patience)
     key: str | None = field(default_factory=lambda: os.environ.get(KEY_NAME) or None, repr=False)
     stopped: threading.Event = field(default_factory=threading.Event)
+    flag: str = "--endpoint"
+    model_flag: str = "--endpoint-model"
     reached: bool = False
+    answered: bool = False
 
     def __post_init__(self) -> None:
-        self.url = check_url(self.url)
+        self.url = check_url(self.url, self.flag)
         if self.key is not None and not (self.key.isascii() and self.key.isprintable()):
             raise UsageError(f"{KEY_NAME} holds characters that no key has (a line break?); set it anew.")
         self._opener = urllib.request.build_opener(NoRedirects)
 
     def only_model(self) -> str:
         """The name of the one model that the server lists; `UsageError` when it lists none or several."""
-        listed = self._request("/models", None)
+        return self._request("/models", None, self._only_model)
+
+    def ask(self, request: Mapping[str, object]) -> str:
+        """The text that the server gives to a chat-completions request; errors as those of `complete`."""
+        return self.complete(request).text
+
+    def complete(self, request: Mapping[str, object]) -> Completion:
+        """The text and its tokens.
+
+        Raises `UsageError` when the server refuses the request, gives something else, or stays away;
+        `Refused` when other requests may fare better.
+        """
+        return self._request("/chat/completions", json.dumps(request).encode(), self._completion)
+
+    def _only_model(self, listed: object) -> str:
         data = listed.get("data") if isinstance(listed, dict) else None
         names = (
             [row["id"] for row in data if isinstance(row, dict) and "id" in row]
@@ -106,20 +146,14 @@ class Endpoint:
         )
         if len(names) != 1 or not isinstance(names[0], str):
             known = ", ".join(map(str, names)) or "none"
-            raise UsageError(f"{self.url} lists the models: {known}; name one with --endpoint-model.")
+            raise UsageError(f"{self.url} lists the models: {known}; name one with {self.model_flag}.")
         return names[0]
 
-    def ask(self, request: Mapping[str, object]) -> str:
-        """The text that the server gives to a chat-completions request.
-
-        Raises `UsageError` when the server refuses it, gives something else, or stays away; `Refused` when
-        other requests may fare better.
-        """
-        answer: Any = self._request("/chat/completions", json.dumps(request).encode())
+    def _completion(self, answer: Any) -> Completion:
         try:
             text = answer["choices"][0]["message"]["content"]
         except (KeyError, IndexError, TypeError):
-            raise UsageError(
+            raise Garbage(
                 f"{self.url} gave {self._shown(json.dumps(answer))}, which is no chat completion (choices[0]."
                 "message.content is missing); is it the address of an OpenAI-compatible server, with /v1?"
             ) from None
@@ -129,20 +163,26 @@ class Endpoint:
                 "tools or a reasoning parser switched on?"
             )
         text = text.encode("utf-8", "replace").decode()  # half a surrogate pair could not be written
-        return text if self.key is None else text.replace(self.key, "[key]")
+        text = text if self.key is None else text.replace(self.key, "[key]")
+        return Completion(text, *(tokens_of(answer, f"{kind}_tokens") for kind in ("prompt", "completion")))
 
-    def _request(self, path: str, body: bytes | None) -> object:
-        """Parsed JSON; tried again while the failure may pass."""
+    def _request(self, path: str, body: bytes | None, read: Callable[[object], Result]) -> Result:
+        """What `read` makes of the JSON that comes; asked again while the failure may pass."""
         failures = 0
         while True:
             try:
-                return self._try(path, body)
-            except Passing as failure:
+                result = read(self._try(path, body))
+                self.answered = True
+                return result
+            except (Passing, Garbage) as failure:
+                if isinstance(failure, Garbage) and not self.answered:
+                    raise
                 failures += 1
                 if failures >= self.patience.tries:
                     kind = Refused if failure.of_request else UsageError
+                    last = str(failure).rstrip("?.")
                     raise kind(
-                        f"{self.url}{path} failed {failures} times, at last: {failure}. Look at the server's "
+                        f"{self.url}{path} failed {failures} times, at last: {last}. Look at the server's "
                         "log, or lower --concurrency; the same command goes on from the answers so far."
                     ) from None
                 pause = self.patience.pause(failures, failure.pause)
@@ -173,7 +213,7 @@ class Endpoint:
             return json.loads(content)
         except (ValueError, RecursionError):
             found = self._shown(content.decode("utf-8", "replace"))
-            raise UsageError(
+            raise Garbage(
                 f"{self.url}{path} gave {found}, which is no JSON; is it the address of an OpenAI-compatible "
                 "server, with /v1?"
             ) from None
@@ -192,7 +232,7 @@ class Endpoint:
         remedies = {
             401: f"set {KEY_NAME} to the server's key",
             403: f"set {KEY_NAME} to a key that may do this",
-            404: "check --endpoint (it ends in /v1) and --endpoint-model",
+            404: f"check {self.flag} (it ends in /v1) and {self.model_flag}",
             413: "the picture is too large for the server; make it smaller or raise the server's limit",
         }
         remedy = remedies.get(error.code, "change what the server names")
@@ -207,7 +247,7 @@ class Endpoint:
         found = self._shown(str(reason) or type(reason).__name__)
         if not self.reached and never_answers(reason):
             return UsageError(
-                f"{self.url} cannot be reached: {found}; start the server, or check --endpoint."
+                f"{self.url} cannot be reached: {found}; start the server, or check {self.flag}."
             )
         return Passing(f"no answer ({found})")
 
@@ -223,18 +263,25 @@ def never_answers(reason: object) -> bool:
     return isinstance(reason, ConnectionRefusedError | socket.gaierror | ssl.SSLCertVerificationError)
 
 
-def check_url(url: str) -> str:
+def tokens_of(answer: Mapping[str, object], kind: str) -> int | None:
+    """How many tokens a completion's `usage` tells; None when it does not."""
+    usage = answer.get("usage")
+    count = usage.get(kind) if isinstance(usage, dict) else None
+    return count if type(count) is int and count >= 0 else None
+
+
+def check_url(url: str, flag: str = "--endpoint") -> str:
     """The address without a slash at its end; `UsageError` for what is none."""
     try:
         parts = urlsplit(url)
         port_is_fine = parts.port is None or parts.port > 0
     except ValueError:
-        raise UsageError(f"--endpoint is {url!r}; write http://HOST:PORT/v1.") from None
+        raise UsageError(f"{flag} is {url!r}; write http://HOST:PORT/v1.") from None
     if parts.username is not None or parts.password is not None:
-        raise UsageError(f"--endpoint holds a name or password; leave them out and set {KEY_NAME}.")
+        raise UsageError(f"{flag} holds a name or password; leave them out and set {KEY_NAME}.")
     wrong = parts.query or parts.fragment or any(one.isspace() for one in url)
     if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_fine or wrong:
-        raise UsageError(f"--endpoint is {url!r}; write http://HOST:PORT/v1.")
+        raise UsageError(f"{flag} is {url!r}; write http://HOST:PORT/v1.")
     return url.rstrip("/")
 
 

@@ -22,8 +22,20 @@ from llava.eval.answer_files import (
     refuse_unknown,
     wanted_path,
 )
+from llava.eval.evidence import add_results_flag, publish
 from llava.eval.metrics.pairing import TWICE, compare_ids, tell
-from llava.eval.metrics.pope import Counts, Item, block, count, label_is_yes, pair_labels, says_yes
+from llava.eval.metrics.pope import (
+    Item,
+    Judged,
+    block,
+    by_category,
+    figures_of,
+    label_is_yes,
+    pair_labels,
+    says_yes,
+    scored_of,
+    word_of,
+)
 from llava.records import Problems, shorten, suggestion
 from llava.terminal import say
 
@@ -43,6 +55,7 @@ def parser() -> CommandParser:
     options.add_argument(
         "--no-in-any-form", action="store_true", help='read NO, "No" and no! as no, unlike the original'
     )
+    add_results_flag(options)
     return options
 
 
@@ -80,34 +93,41 @@ def read_labels(path: Path) -> tuple[list[Item], list[str]]:
     return [item_of(entry) for entry in entries], [entry.text("label") for entry in entries]
 
 
-def score_category(
-    file: Path, questions: Sequence[Entry], answers: Mapping[str, str], *, any_form: bool
-) -> Counts:
-    """Counts of one category."""
+def judge_category(
+    category: str, file: Path, questions: Sequence[Entry], answers: Mapping[str, str], *, any_form: bool
+) -> list[Judged]:
+    """The answers of one category held against its labels."""
     items, labels = read_labels(file)
+    asked = [item_of(entry) for entry in questions]
     try:
-        places = pair_labels([item_of(entry) for entry in questions], items)
+        places = pair_labels(asked, items)
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from None
     if not any_form:
         said = {name: labels[place] for name, place in places.items()}
         odd = [name for name in said if label_is_yes(said[name]) != label_is_yes(said[name], any_form=True)]
         warn_other_forms(odd, file, "label is no in another form|labels are no in another form")
-    return count(
-        (says_yes(answers[name], any_form=any_form), label_is_yes(labels[place], any_form=any_form))
-        for name, place in places.items()
-    )
+    judged = []
+    for item in asked:
+        name = str(item.question_id)
+        said_yes = says_yes(answers[name], any_form=any_form)
+        is_yes = label_is_yes(labels[places[name]], any_form=any_form)
+        judged.append(Judged(item, category, said_yes, is_yes, word_of(answers[name], said_yes=said_yes)))
+    return judged
 
 
-def score_files(
-    annotation_dir: Path, question_file: Path, result_file: Path, *, any_form: bool
-) -> dict[str, Counts]:
-    """Category -> counts, for every annotation file. `UsageError` lists what does not belong together."""
-    files = annotation_files(annotation_dir)
+def judge_files(
+    files: Mapping[str, Path], question_file: Path, result_file: Path, *, any_form: bool
+) -> list[Judged]:
+    """All answers, judged. `UsageError` lists what does not belong together.
+
+    `files`: category -> annotation file.
+    """
     questions = read_entries(question_file, QUESTIONS, ("question_id", "category"), ("image", "text"))
     refuse_repeated(questions, question_file, TWICE)
     asked = {name: [entry for entry in questions if entry.text("category") == name] for name in files}
-    warn_categories(files, {entry.text("category") for entry in questions}, annotation_dir)
+    folder = next(iter(files.values())).parent
+    warn_categories(files, {entry.text("category") for entry in questions}, folder)
     entries = read_answers(result_file)
     refuse_repeated(entries, result_file)
     answers = {entry.question_id: entry.text() for entry in entries}
@@ -117,11 +137,12 @@ def score_files(
     if not any_form:
         odd = [name for name in scored if says_yes(answers[name]) != says_yes(answers[name], any_form=True)]
         warn_other_forms(odd, result_file, "answer is no in another form|answers are no in another form")
-    return {
-        name: score_category(files[name], part, answers, any_form=any_form)
+    return [
+        one
         for name, part in asked.items()
         if part
-    }
+        for one in judge_category(name, files[name], part, answers, any_form=any_form)
+    ]
 
 
 def warn_categories(labelled: Iterable[str], asked: Iterable[str], folder: Path) -> None:
@@ -153,13 +174,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print a block per category."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = parser().parse(argv)
-    counts = score_files(
-        wanted_path(options.annotation_dir, "--annotation-dir"),
-        wanted_path(options.question_file, "--question-file"),
-        wanted_path(options.result_file, "--result-file"),
-        any_form=options.no_in_any_form,
+    files = annotation_files(wanted_path(options.annotation_dir, "--annotation-dir"))
+    question_file = wanted_path(options.question_file, "--question-file")
+    result_file = wanted_path(options.result_file, "--result-file")
+    judged = judge_files(files, question_file, result_file, any_form=options.no_in_any_form)
+    say("".join(block(name, one) for name, one in by_category(judged).items()))
+    publish(
+        "pope",
+        figures_of(judged),
+        "f1",
+        scored_of(judged),
+        answers=result_file,
+        truth=[files[name] for name in sorted({one.category for one in judged})],
+        results_dir=options.results_dir,
+        extra={"no_in_any_form": options.no_in_any_form},
     )
-    say("".join(block(name, one) for name, one in counts.items()))
 
 
 if __name__ == "__main__":

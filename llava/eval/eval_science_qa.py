@@ -19,8 +19,9 @@ from llava.eval.answer_files import (
     warn_missing,
     write_json,
 )
+from llava.eval.evidence import add_results_flag, publish
 from llava.eval.metrics.pairing import compare_ids
-from llava.eval.metrics.science_qa import LETTERS, Answer, Problem, score
+from llava.eval.metrics.science_qa import LETTERS, Answer, Problem, figures_of, score, scored_of
 from llava.eval.science_files import read_problems, read_split
 from llava.records import DataError
 from llava.terminal import say
@@ -41,6 +42,7 @@ def parser() -> CommandParser:
     options.add_argument("--output-result", help="JSON to write: accuracy and the choice per problem")
     options.add_argument("--split", default="test", help="a split of pid_splits.json")
     options.add_argument("--options", type=letters, default=LETTERS, help="the letters of the choices")
+    add_results_flag(options)
     return options
 
 
@@ -83,6 +85,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             write_json(value, Path(target), indent=2)
     total = len(problems)
     say(scores.line() + coverage_line(total - len(coverage.missing), total))
+    rows = scored_of(scores, answers)
+    publish(
+        "scienceqa",
+        figures_of(rows),
+        "accuracy",
+        rows,
+        answers=path,
+        truth=[folder / "problems.json", folder / "pid_splits.json"],
+        results_dir=options.results_dir,
+        split=options.split,
+    )
 
 
 if __name__ == "__main__":

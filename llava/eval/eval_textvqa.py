@@ -14,6 +14,7 @@ from pathlib import Path
 from llava.command_line import CommandParser
 from llava.errors import UsageError, exit_on_usage_error
 from llava.eval.answer_files import coverage_line, read_answers, wanted_path
+from llava.eval.evidence import Scored, add_results_flag, figure, publish
 from llava.eval.metrics.pairing import MISSING, tell
 from llava.eval.metrics.textvqa import find_question, report
 from llava.eval.metrics.vqa_text import answer_scores, normalise_answer
@@ -35,6 +36,10 @@ class Asked:
     scores: Mapping[str, float]
     times: int = 1
 
+    def name(self, time: int = 1) -> str:
+        """What tells it from all others: picture, question, and which of several times it is asked."""
+        return f"{self.image} {self.question}" + (f" ({time})" if time > 1 else "")
+
 
 def parser() -> CommandParser:
     """The original's flags."""
@@ -42,6 +47,7 @@ def parser() -> CommandParser:
     options.add_argument("--annotation-file", help="the benchmark's JSON file")
     options.add_argument("--result-file", help="JSON lines with question_id (the picture), prompt and text")
     options.add_argument("--result-dir", help=f"folder; every {SUFFIX} file in it is scored")
+    add_results_flag(options)
     return options
 
 
@@ -82,16 +88,18 @@ def annotation_of(row: Row, problems: Problems) -> Asked | None:
         return None
 
 
-def report_file(path: Path, asked: Mapping[str, Mapping[str, Asked]]) -> str:
-    """What is printed about an answer file; one that lacks answers says how much it covers."""
-    scores = score_file(path, asked)
-    total = sum(one.times for questions in asked.values() for one in questions.values())
-    return report(path.stem, scores) + coverage_line(len(scores), total)
+def report_file(path: Path, asked: Mapping[str, Mapping[str, Asked]]) -> tuple[str, list[Scored]]:
+    """What is printed about an answer file, and its rows; one that lacks answers says how much it covers."""
+    rows = score_file(path, asked)
+    scores = [row.value for row in rows if not row.missing]
+    return report(path.stem, scores) + coverage_line(len(scores), len(rows)), rows
 
 
-def score_file(path: Path, asked: Mapping[str, Mapping[str, Asked]]) -> list[float]:
-    """The score of each answer. `DataError` lists those whose question is not found, or answered already."""
-    problems, scores, seen = Problems(path), [], Counter()
+def score_file(path: Path, asked: Mapping[str, Mapping[str, Asked]]) -> list[Scored]:
+    """A row per question that is asked. `DataError` lists answers whose question is not found, or answered
+    already.
+    """
+    problems, rows, seen = Problems(path), [], Counter()
     for entry in read_answers(path, with_prompt=True):
         questions = asked.get(entry.question_id)
         if questions is None:
@@ -103,45 +111,74 @@ def score_file(path: Path, asked: Mapping[str, Mapping[str, Asked]]) -> list[flo
             known = ", ".join(repr(text) for text in questions)
             problems.add(f"{entry.place}, prompt", f"found {found}; a prompt with {known} was wanted")
             continue
-        seen[entry.question_id, question] += 1
-        if seen[entry.question_id, question] > questions[question].times:
+        one = questions[question]
+        seen[one.name()] += 1
+        if seen[one.name()] > one.times:
             problems.add(entry.place, f"answers {shorten(question)} again; keep one answer per question")
-        scores.append(questions[question].scores.get(normalise_answer(entry.text()), 0.0))
+        said = normalise_answer(entry.text())
+        name = one.name(seen[one.name()])
+        rows.append(Scored(name, one.scores.get(said, 0.0), one.image, parsed=said or None))
     problems.raise_any()
+    return rows + missing_rows(path, asked, seen)
+
+
+def missing_rows(
+    path: Path, asked: Mapping[str, Mapping[str, Asked]], seen: Mapping[str, int]
+) -> list[Scored]:
+    """The questions without an answer; the log tells them."""
     every = [one for questions in asked.values() for one in questions.values()]
-    missing = [f"{one.image} {one.question!r}" for one in every if not seen[one.image, one.question]]
+    missing = [f"{one.image} {one.question!r}" for one in every if not seen.get(one.name())]
     if missing:
         logger.warning("%s: of %d, %s; not scored", path, len(every), tell(missing, MISSING))
-    return scores
+    return [
+        Scored(one.name(time), 0.0, one.image, missing=True)
+        for one in every
+        for time in range(seen.get(one.name(), 0) + 1, one.times + 1)
+    ]
 
 
-def report_folder(folder: Path, asked: Mapping[str, Mapping[str, Asked]]) -> str:
-    """The reports of all answer files of a folder, with a line for each other file."""
+def files_of(folder: Path) -> list[Path]:
+    """All files of a folder; `UsageError` when no answer file is among them."""
     if not folder.is_dir():
         raise UsageError(f"--result-dir {folder} is no folder{suggestion(folder)}.")
-    parts = []
-    for file in sorted(folder.iterdir(), key=lambda file: file.name):
-        known = file.name.endswith(SUFFIX)
-        parts.append(report_file(file, asked) if known else f"Skipping {file.name}\n")
-    if not any(file.name.endswith(SUFFIX) for file in folder.iterdir()):
+    files = sorted(folder.iterdir(), key=lambda file: file.name)
+    if not any(file.name.endswith(SUFFIX) for file in files):
         raise UsageError(f"--result-dir {folder} holds no {SUFFIX} file; name the folder of the answers.")
-    return "".join(parts)
+    return files
 
 
 @exit_on_usage_error
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print name, samples and accuracy of each answer file."""
+    """Print name, samples and accuracy of each answer file, then the evidence of each."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = parser().parse(argv)
     if not options.result_file and not options.result_dir:
         raise UsageError("name the answers with --result-file or --result-dir (see --help).")
-    asked = read_annotations(wanted_path(options.annotation_file, "--annotation-file"))
-    text = ""
-    if options.result_file:
-        text += report_file(Path(options.result_file), asked)
-    if options.result_dir:
-        text += report_folder(Path(options.result_dir), asked)
+    if options.result_dir and options.results_dir:
+        raise UsageError("--results-dir takes the results of one file; name it with --result-file.")
+    truth = wanted_path(options.annotation_file, "--annotation-file")
+    asked = read_annotations(truth)
+    text, scored = "", []
+    files = [Path(options.result_file)] if options.result_file else []
+    for file in files + (files_of(Path(options.result_dir)) if options.result_dir else []):
+        if file in files or file.name.endswith(SUFFIX):
+            told, rows = report_file(file, asked)
+            scored.append((file, rows))
+        else:
+            told = f"Skipping {file.name}\n"
+        text += told
     say(text)
+    for file, rows in scored:
+        accuracy = figure([row for row in rows if not row.missing])
+        publish(
+            "textvqa",
+            {"accuracy": accuracy},
+            "accuracy",
+            rows,
+            answers=file,
+            truth=[truth],
+            results_dir=options.results_dir,
+        )
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
+from llava.eval.intervals import Estimate
 from llava.eval.report_data import METHOD_LABELS, Configuration, Run, short_name
-from llava.eval.statistics import Estimate
 from llava.terminal import visible
 
 INK, QUIET, GRID = "#1d2733", "#687385", "#e3e7ec"

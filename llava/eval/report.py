@@ -13,9 +13,9 @@ from llava.command_line import CommandParser
 from llava.durable import write_whole
 from llava.errors import UsageError, exit_on_usage_error
 from llava.eval import comparison
+from llava.eval.intervals import Estimate
 from llava.eval.metrics.personal import PERSONAL_SPLITS
 from llava.eval.report_data import Configuration, Run, configurations, headline, load_runs, short_rate
-from llava.eval.statistics import Estimate
 from llava.terminal import say, visible
 
 TEMPLATES = Path(__file__).parent / "templates"

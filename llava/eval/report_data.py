@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
 from llava.errors import UsageError
+from llava.eval.intervals import Estimate, over_seeds
 from llava.eval.metrics.personal import against_base
-from llava.eval.statistics import Estimate, over_seeds
 from llava.terminal import visible
 
 METHODS = ("base", "lora", "full")

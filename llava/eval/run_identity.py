@@ -9,6 +9,7 @@ from pathlib import Path
 from llava.errors import UsageError
 from llava.eval.answer_storage import replace_file
 from llava.eval.questions import Question
+from llava.eval.versions import versions
 from llava.model.weight_files import is_hash
 from llava.records import shorten
 
@@ -16,18 +17,26 @@ ABSENT = object()
 ADDED_LATER = ("base", "config", "image_folder")
 """What files of earlier versions do not say; it is not held against them."""
 QUESTIONS = "questions"
+TOLD = ("prompt", "versions", "earlier_versions")
+"""What the file says beside that, for whoever reads the scores; it is never compared. A file that is gone on
+with under other versions keeps those of before.
+"""
 SHOWN_HASH = 12
 
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What answers depend on: the model's name, and everything else by its name."""
+    """What answers depend on: the model's name, and everything else by its name.
+
+    `prompt`: how a question is put to the model, with {question} in its place; None where a server does it.
+    """
 
     model_id: str
     settings: dict[str, object]
+    prompt: str | None = None
 
     def as_row(self, questions: Sequence[Question]) -> dict[str, object]:
-        """The content of the file beside the answers."""
+        """What is compared of the file beside the answers."""
         asked = {"count": len(questions), "sha256": hash_of(questions)}
         return {"model_id": self.model_id, **self.settings, QUESTIONS: asked}
 
@@ -43,8 +52,22 @@ def hash_of(questions: Sequence[Question]) -> str:
 
 def write_identity(side: Path, identity: RunIdentity, questions: Sequence[Question]) -> None:
     """Write the file beside the answers."""
-    row = json.dumps(identity.as_row(questions), sort_keys=True)
+    now = versions()
+    told = dict(zip(TOLD, (identity.prompt, now, earlier_versions(side, now)), strict=True))
+    row = json.dumps(identity.as_row(questions) | told, sort_keys=True)
     replace_file(side, row.encode() + b"\n")
+
+
+def earlier_versions(side: Path, now: Mapping[str, str]) -> list[object]:
+    """The versions, other than those of `now`, under which the answers beside a file were begun."""
+    try:
+        then = json.loads(side.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return []
+    if not isinstance(then, dict):
+        return []
+    found = [*(then.get("earlier_versions") or []), then.get("versions")]
+    return [one for place, one in enumerate(found) if one not in (None, now) and one not in found[:place]]
 
 
 def check_identity(path: Path, side: Path, identity: RunIdentity, questions: Sequence[Question]) -> None:
@@ -61,6 +84,8 @@ def check_identity(path: Path, side: Path, identity: RunIdentity, questions: Seq
     if not isinstance(then, dict):
         raise UsageError(f"{side} is damaged (no object); start anew with --overwrite.")
     asked = then.pop(QUESTIONS, None)
+    for name in TOLD:
+        then.pop(name, None)
     told = differences(then, {"model_id": identity.model_id, **identity.settings})
     if not same_start(asked, questions):
         told.append("questions: the file had others then (ids, texts, pictures or their order)")

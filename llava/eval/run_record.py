@@ -6,30 +6,16 @@
 """
 
 import json
-import platform
 import subprocess
 import time
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from llava.command_line import CommandParser
 from llava.durable import write_whole
 from llava.errors import exit_on_usage_error
+from llava.eval.versions import versions
 from llava.model.weight_files import weights_hash
-
-PACKAGES = ("llava", "torch", "transformers", "peft", "accelerate", "pillow", "numpy")
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def commit() -> str | None:

@@ -6,7 +6,6 @@
 A line of the truth: {"question_id", "split", "answer", "identity": who it is about or null, "direction"}
 """
 
-import hashlib
 import json
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,17 @@ from llava.command_line import CommandParser
 from llava.durable import write_whole
 from llava.errors import UsageError, exit_on_usage_error
 from llava.eval.answer_rows import error_of
-from llava.eval.metrics.personal import PERSONAL_SPLITS, Truth, against_base, grade, score
+from llava.eval.evidence import add_results_flag, publish, sha256
+from llava.eval.metrics.personal import (
+    PERSONAL_SPLITS,
+    Graded,
+    Truth,
+    against_base,
+    figures_of,
+    grade,
+    score,
+    scored_of,
+)
 from llava.records import Problems, field_of, read_rows
 from llava.terminal import say
 
@@ -54,6 +63,7 @@ def parser() -> CommandParser:
     options.add_argument(
         "--allow-missing", action="store_true", help="score an incomplete run; missing answers count as wrong"
     )
+    add_results_flag(options)
     return options
 
 
@@ -132,13 +142,8 @@ def in_part(split: str, part: str) -> bool:
     return part == "all" or (split in PERSONAL_SPLITS) == (part == "personal")
 
 
-def sha256(path: Path) -> str:
-    """A file's hash."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def score_files(options: Namespace) -> dict[str, object]:
-    """Everything for scores.json."""
+def score_files(options: Namespace) -> tuple[dict[str, Any], list[Graded]]:
+    """Everything for scores.json, and the graded answers."""
     truths, answers = read_truth(options.truth), read_answers(options.answers)
     check_foreign(truths, answers)
     names = options.names or sorted({row.identity for row in truths if row.identity is not None})
@@ -161,7 +166,7 @@ def score_files(options: Namespace) -> dict[str, object]:
     }
     if options.base_scores is not None:
         scores["against_base"] = against_base(scores, read_base(options.base_scores, scores))
-    return scores
+    return scores, graded
 
 
 def read_base(path: Path, scores: Mapping) -> Mapping:
@@ -206,9 +211,20 @@ def write_json(value: Mapping, path: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Score, write scores.json and say the main numbers."""
     options = parser().parse(argv)
-    scores = score_files(options)
+    scores, graded = score_files(options)
     write_json(scores, options.out)
     say(summary_text(scores))
+    figures = figures_of(scores)
+    publish(
+        "personal" if "learned" in figures else "retention",
+        figures,
+        next(iter(figures)),
+        scored_of(graded),
+        answers=options.answers,
+        truth=[options.truth],
+        results_dir=options.results_dir,
+        split=None if options.part == "all" else options.part,
+    )
 
 
 if __name__ == "__main__":

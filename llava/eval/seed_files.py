@@ -53,4 +53,5 @@ def question_of(row: Row, names: dict[int, str], problems: Problems) -> SeedQues
     if len(problems.messages) > before or type(type_id) is not int:
         return None
     number = question_id if isinstance(question_id, int) else str(question_id)
-    return SeedQuestion(number, type_id, str(kind), str(answer))
+    data = row.value.get("data_id")
+    return SeedQuestion(number, type_id, str(kind), str(answer), None if data is None else str(data))

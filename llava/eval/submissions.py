@@ -5,6 +5,7 @@ Answers are dictionaries: question id -> text.
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from llava.eval.metrics.gqa import predicted
 from llava.eval.metrics.vqa_text import normalise_answer
 
 DROPPED_COLUMNS = {"hint", "category", "source", "image", "comment", "l2-category"}
@@ -16,7 +17,7 @@ Cell = str | int | None
 
 def gqa(answers: Iterable[tuple[object, str]]) -> list[dict[str, object]]:
     """GQA's predictions: lower case, without periods at the end; pairs of (question id as given, text)."""
-    return [{"questionId": name, "prediction": text.rstrip(".").lower()} for name, text in answers]
+    return [{"questionId": name, "prediction": predicted(text)} for name, text in answers]
 
 
 def mmvet(answers: Mapping[str, str]) -> dict[str, str]:

@@ -8,13 +8,14 @@ A line holds question_id, a pair of scores as `tuple` or `score`, and maybe a ca
 
 import logging
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llava.command_line import CommandParser
 from llava.errors import UsageError, exit_on_usage_error
-from llava.eval.answer_files import coverage_line
-from llava.eval.metrics.gpt_review import FAILED, Pair, Review, summarise
+from llava.eval.answer_files import coverage_line, read_entries
+from llava.eval.evidence import add_results_flag, publish
+from llava.eval.metrics.gpt_review import FAILED, Pair, Review, figures_of, scored_of, summarise
 from llava.eval.metrics.pairing import repeated_ids, tell
 from llava.records import Problems, Row, field_of, kind_of, read_rows, shorten, suggestion
 from llava.terminal import say
@@ -25,6 +26,7 @@ SUFFIX = ".jsonl"
 STARTS = ("gpt4_text", "reviews_", "review_")
 VERSIONS = ("0314", "0613")
 """Of the judge: a file belongs to the last when its name says so, else to the first."""
+QUESTIONS = 'question file (JSON lines with "question_id" and "image")'
 REVIEWS = 'review file (JSON lines with "question_id" and "tuple", two scores)'
 
 
@@ -36,6 +38,11 @@ def parser() -> CommandParser:
     options.add_argument("-s", "--select", nargs="*", help="only files whose name holds all of these")
     options.add_argument("-f", "--files", nargs="*", default=[], help="review files, instead of all in --dir")
     options.add_argument("-i", "--ignore", nargs="*", default=[], help="question ids to leave out")
+    options.add_argument("--question-file", type=Path, help="tells the pictures, for the intervals")
+    options.add_argument(
+        "--answers-file", type=Path, help="the judged answers, whose run is told in the results"
+    )
+    add_results_flag(options)
     return options
 
 
@@ -116,18 +123,52 @@ def readable(path: Path, reviews: Sequence[Review]) -> list[Review]:
     return [review for review in reviews if review.scores != FAILED]
 
 
+def read_pictures(path: Path | None) -> dict[str, str]:
+    """Question id -> picture, as far as a question file tells it."""
+    entries = [] if path is None else read_entries(path, QUESTIONS, ("question_id",), ("image",))
+    return {entry.question_id: entry.text("image") for entry in entries if entry.fields.get("image")}
+
+
 @exit_on_usage_error
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the summary of each file."""
+    """Print the summary of each file, then the evidence of each."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = parser().parse(argv)
-    ignored = set(options.ignore)
-    parts = []
-    for name, path in review_files(options):
+    ignored, pictures = set(options.ignore), read_pictures(options.question_file)
+    files = review_files(options)
+    if options.results_dir and len(files) > 1:
+        raise UsageError("--results-dir takes the results of one file; name it with --files.")
+    parts, found = [], []
+    for name, path in files:
         kept = [review for review in read_reviews(path) if review.question_id not in ignored]
         scored = readable(path, kept)
         parts.append(summarise(name, scored) + coverage_line(len(scored), len(kept), "reviews have scores"))
+        found.append((path, kept, scored))
     say("".join(parts))
+    for path, kept, scored in found:
+        if scored:
+            publish_reviews(path, kept, scored, pictures, options)
+
+
+def publish_reviews(
+    path: Path,
+    kept: Sequence[Review],
+    scored: Sequence[Review],
+    pictures: Mapping[str, str],
+    options: Namespace,
+) -> None:
+    """The evidence of one file; `scored` are the reviews with scores among those that are `kept`."""
+    rows = scored_of(kept, pictures)
+    publish(
+        "llavabench",
+        figures_of(scored, rows),
+        "relative",
+        rows,
+        answers=path,
+        truth=[],
+        results_dir=options.results_dir,
+        run_of=options.answers_file,
+    )
 
 
 if __name__ == "__main__":

@@ -136,30 +136,31 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 FAKE = """#!/usr/bin/env bash
+case "$*" in *merge_answers*) exec {python} "$@" ;; esac
 while [ "$#" -gt 0 ]; do
     case $1 in --answers-file) out=$2 ;; --chunk-idx) part=$2 ;; esac
     shift
 done
 codes=($CODES)
-echo "{}" >"$out"
-exit "${codes[$part]}"
+echo "{{}}" | tee "$out" >"$out.run.json"
+exit "${{codes[$part]}}"
 """
 
 
 @pytest.mark.parametrize(
     ("codes", "code", "merged"),
-    [("0 0 0", 0, True), ("0 3 0", 3, True), ("0 3 1", 1, False), ("137 0 0", 1, False)],
+    [("0 0 0", 0, True), ("0 3 0", 3, True), ("0 3 1", 1, False), ("137 0 0", 1, False), ("0 2 0", 2, False)],
 )
 def test_scripts_say_when_a_part_has_gaps_or_failed(
     codes: str, code: int, merged: bool, tmp_path: Path
 ) -> None:
     """The parts' program is replaced by one that writes a line and ends with its part's code."""
     fake, answers = tmp_path / "python", tmp_path / "a.jsonl"
-    fake.write_text(FAKE, encoding="utf-8")
+    fake.write_text(FAKE.format(python=sys.executable), encoding="utf-8")
     fake.chmod(0o755)
     script = f"""set -euo pipefail; MODEL_PATH=m; GPU_LIST=0,1,2; PYTHON={fake}
-        source scripts/common/answer.sh; answer_questions q i {answers}; echo scored"""
+        source scripts/common/benchmark.sh; answer model_vqa_loader q {answers}; echo scored"""
     result = run_command(["bash", "-c", script], CODES=codes)
     assert (result.returncode, answers.exists()) == (code, merged)
     assert ("scored" in result.stdout) == (code == 0)
-    assert ("failed (exit code" in result.stderr) == (not merged)
+    assert ("(exit code" in result.stderr) == (not merged)

@@ -127,7 +127,8 @@ def test_disk_full(tmp_path: Path, fault_log: FaultLog) -> None:
     questions, tally, faults = make_questions(40), Tally(), 0
     answer(tmp_path / "whole.jsonl", questions, QuickEngine(8, tmp_path / "whole.log"))
     size = (tmp_path / "whole.jsonl").stat().st_size
-    for limit in range(300, size, size // 40):
+    least = (tmp_path / "whole.jsonl.run.json").stat().st_size
+    for limit in range(least, size, size // 40):
         path, log = tmp_path / f"{limit}.jsonl", tmp_path / f"{limit}.log"
         assert limited(path, log, limit) == 2, "a message, no traceback"
         faults += 1

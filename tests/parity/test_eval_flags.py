@@ -6,7 +6,17 @@ import pytest
 
 from llava.command_line import CommandParser
 from llava.errors import UsageError
-from llava.eval import model_vqa, model_vqa_loader, model_vqa_mmbench, model_vqa_science, run_llava
+from llava.eval import (
+    eval_gpt_review,
+    eval_gpt_review_bench,
+    eval_gpt_review_visual,
+    model_vqa,
+    model_vqa_loader,
+    model_vqa_mmbench,
+    model_vqa_qbench,
+    model_vqa_science,
+    run_llava,
+)
 from tests.parity.golden import golden
 
 PROGRAMS: dict[str, list[dict]] = golden("cli/eval_flags.json")["programs"]
@@ -17,6 +27,12 @@ ANSWERING = {
     "llava.eval.model_vqa_mmbench": model_vqa_mmbench.parser,
     "llava.eval.run_llava": run_llava.parser,
 }
+JUDGING = {
+    "llava.eval.eval_gpt_review": eval_gpt_review.parser,
+    "llava.eval.eval_gpt_review_bench": eval_gpt_review_bench.parser,
+    "llava.eval.eval_gpt_review_visual": eval_gpt_review_visual.parser,
+}
+HELD = ANSWERING | JUDGING
 SCORES = "scores answers, does not give them"
 CONVERTS = "rewrites an answers file for a benchmark's server"
 GPT = "asks a model behind OpenAI's interface of 2023, which is gone"
@@ -28,9 +44,6 @@ NOT_HELD_HERE = {
     "llava.eval.eval_science_qa": SCORES,
     "llava.eval.eval_science_qa_gpt4": SCORES,
     "llava.eval.eval_science_qa_gpt4_requery": SCORES,
-    "llava.eval.eval_gpt_review": GPT,
-    "llava.eval.eval_gpt_review_bench": GPT,
-    "llava.eval.eval_gpt_review_visual": GPT,
     "llava.eval.summarize_gpt_review": SCORES,
     "llava.eval.qa_baseline_gpt35": GPT,
     "llava.serve.cli": "a chat, not a program that answers and ends",
@@ -59,27 +72,29 @@ SAMPLES = {"str": "cn", "int": "3", "float": "0.5", "flag": None}
 KINDS = {"str": str, "int": int, "float": float, "flag": bool}
 FLAGS = [
     pytest.param(program, flag, id=f"{program.rpartition('.')[2]}{flag['flags'][0]}")
-    for program in ANSWERING
+    for program in HELD
     for flag in PROGRAMS[program]
 ]
 
 
 def needed(program: str) -> list[str]:
     """What a program cannot do without."""
+    if program in JUDGING:
+        return []
     names = ["--model-path", "m"]
     return [*names, "--image-file", "i", "--query", "q"] if program == "llava.eval.run_llava" else names
 
 
 def parser_of(program: str) -> CommandParser:
     """A program's parser."""
-    return ANSWERING[program]()
+    return HELD[program]()
 
 
 def test_every_program_of_the_original_is_accounted_for() -> None:
     for program, reason in NOT_HELD_HERE.items():
         print(f"{program}: {reason}")  # noqa: T201
-    assert not ANSWERING.keys() & NOT_HELD_HERE.keys()
-    assert ANSWERING.keys() | NOT_HELD_HERE.keys() == PROGRAMS.keys()
+    assert not HELD.keys() & NOT_HELD_HERE.keys()
+    assert HELD.keys() | NOT_HELD_HERE.keys() == PROGRAMS.keys()
 
 
 @pytest.mark.parametrize(("program", "flag"), FLAGS)
@@ -88,6 +103,8 @@ def test_a_flag_parses_with_its_type(program: str, flag: dict) -> None:
     for spelling in flag["flags"]:
         given = [spelling] if value is None else [spelling, value]
         found = getattr(parser_of(program).parse([*needed(program), *given]), flag["dest"])
+        if flag["nargs"] == "+":
+            (found,) = found
         assert type(found) is KINDS[flag["type"]]
         assert found == KINDS[flag["type"]](True if value is None else value)
 
@@ -130,3 +147,14 @@ def test_all_programs_have_the_same_flags_of_decoding(program: str) -> None:
 def test_the_longest_answer_is_the_originals(program: object, wanted: int) -> None:
     """In three programs of the original it is fixed and no flag."""
     assert program.parser().get_default("max_new_tokens") == wanted  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("script", ["qbench", "qbench_zh"])
+def test_flags_of_scripts_whose_program_the_original_lacks(script: str) -> None:
+    scripts = {entry["script"]: entry for entry in golden("cli/script_flags.json")["scripts"]}
+    (command,) = scripts[f"scripts/v1_5/eval/{script}.sh"]["commands"]
+    assert command["program"] == "llava.eval.model_vqa_qbench"
+    parsed = vars(model_vqa_qbench.parser().parse([text for flag in command["flags"] for text in flag]))
+    for flag, value in command["flags"]:
+        name = {"--questions-file": "question_file"}.get(flag, flag.removeprefix("--").replace("-", "_"))
+        assert parsed[name] == value

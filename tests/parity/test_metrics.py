@@ -130,12 +130,19 @@ def read_any(path: Path) -> object:
 
 def blocks(text: str) -> list[str]:
     """POPE's blocks, sorted."""
-    return sorted(block.strip() for block in text.split("=" * 36) if block.strip())
+    return sorted(block.strip() for block in before_evidence(text).split("=" * 36) if block.strip())
+
+
+def before_evidence(text: str) -> str:
+    """What is printed before the lines about the evidence, which the original does not have."""
+    old, mark, lines = text.partition("Evidence: n=")
+    assert all(line.startswith("Evidence: n=") for line in f"{mark}{lines}".splitlines())
+    return old
 
 
 def without_coverage(text: str) -> tuple[str, list[str]]:
     """What is printed without the lines about coverage, which the original does not have, and these."""
-    lines = text.splitlines(keepends=True)
+    lines = before_evidence(text).splitlines(keepends=True)
     coverage = [line.removeprefix("Coverage: ").strip() for line in lines if line.startswith("Coverage: ")]
     return "".join(line for line in lines if not line.startswith("Coverage: ")), coverage
 

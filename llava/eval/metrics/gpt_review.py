@@ -3,9 +3,11 @@ means.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum
+
+from llava.eval.evidence import Figure, Scored, bootstrap_sums
 
 Pair = tuple[float, float]
 
@@ -14,6 +16,8 @@ FAILED: Pair = (-1.0, -1.0)
 
 ALL = "all"
 SEPARATOR = "=" * 33
+HIGHEST = 10
+"""What a judge gives at most."""
 NUMBER = r"\d+(?:\.\d+)?"
 SCORE_PAIR = re.compile(rf"\(?\s*({NUMBER})(?:\s*,\s*|\s+)({NUMBER})\s*\)?")
 
@@ -61,3 +65,42 @@ def summarise(name: str, reviews: Iterable[Review]) -> str:
         if review.category is not None:
             groups.setdefault(review.category, []).append(review.scores)
     return "\n".join([name, *(summary_line(key, groups[key]) for key in sorted(groups)), SEPARATOR]) + "\n"
+
+
+def scored_of(reviews: Iterable[Review], pictures: Mapping[str, str]) -> list[Scored]:
+    """A row per review: what the model's answer earned of the most that a judge gives, 0 where no scores can
+    be read. `pictures`: question id -> picture, where that is known.
+    """
+    return [
+        Scored(
+            question_id=review.question_id,
+            value=0.0 if review.scores == FAILED else min(max(review.scores[1], 0.0), HIGHEST) / HIGHEST,
+            image=pictures.get(review.question_id),
+            group=review.category,
+            parsed=None if review.scores == FAILED else f"{review.scores[0]:g} {review.scores[1]:g}",
+        )
+        for review in reviews
+    ]
+
+
+def figures_of(reviews: Sequence[Review], rows: Sequence[Scored]) -> dict[str, Figure]:
+    """The model's mean in per cent of the reference's over all and per category, and both means times ten.
+
+    Reviews that are `FAILED` must have been taken out.
+    """
+    pairs = {review.question_id: review.scores for review in reviews}
+    kept = [row for row in rows if row.question_id in pairs]
+    parts = {"relative": kept}
+    for group in sorted({row.group for row in kept if row.group is not None}):
+        parts[f"relative_{group}"] = [row for row in kept if row.group == group]
+    figures = {
+        name: bootstrap_sums(part, lambda row: pairs[row.question_id], lambda sums: 100 * sums[1] / sums[0])
+        for name, part in parts.items()
+    }
+    for place, name in enumerate(("reference", "model")):
+        figures[name] = bootstrap_sums(
+            kept,
+            lambda row, place=place: (pairs[row.question_id][place], 1.0),
+            lambda sums: 100 / HIGHEST * sums[0] / sums[1],
+        )
+    return figures

@@ -6,8 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from llava.eval.metrics.exact import is_yes_no, matches, names_in, yes_or_no
-from llava.eval.statistics import (
+from llava.eval.intervals import (
     Estimate,
     Tally,
     Units,
@@ -19,6 +18,9 @@ from llava.eval.statistics import (
     rate_over_units,
     wilson,
 )
+from llava.eval.metrics.exact import is_yes_no, matches, names_in, normalise, yes_or_no
+from llava.eval.results_file import PERCENT, Figure
+from llava.eval.scored_file import Scored
 
 LEARNED_SPLITS = (
     "name", "name_reworded", "fact_image", "fact_image_reworded", "fact_text", "fact_text_reworded",
@@ -33,6 +35,9 @@ PERSONAL_SPLITS = (
 """Every other split measures what the base model could do before."""
 
 SHOWN_PER_SPLIT = 6
+OVER_UNITS = "bootstrap over identities"
+INTERVALS = {"retained": "bootstrap over answers", "stranger_refused": "Wilson", "stranger_claimed": "Wilson"}
+"""How the intervals of the summary are made where no identities are drawn."""
 
 
 @dataclass(frozen=True)
@@ -257,3 +262,47 @@ def against_base(scores: Mapping, base: Mapping) -> dict[str, object]:
     return {name: None if found is None else found.as_dict() for name, found in differences.items()} | {
         "splits": splits
     }
+
+
+def scored_of(graded: Iterable[Graded]) -> list[Scored]:
+    """A row per question; an identity stands in the place of a picture, since identities are drawn."""
+    return [
+        Scored(
+            question_id=str(item.truth.question_id),
+            value=float(item.right),
+            image=item.truth.identity,
+            group=item.truth.split,
+            parsed=None if item.answer is None or item.unparsable else normalise(item.answer),
+            missing=item.answer is None,
+        )
+        for item in graded
+    ]
+
+
+def figures_of(scores: Mapping) -> dict[str, Figure]:
+    """What the summary of `scores` says, and the accuracy of each split."""
+    splits = scores["splits"]
+    sizes = {name: split["n"] for name, split in splits.items()}
+    over = {
+        "learned": LEARNED_SPLITS,
+        "retained": [name for name in splits if name not in PERSONAL_SPLITS],
+        "names": NAME_SPLITS,
+        "is_balanced": ("is_yes", *IS_NO_SPLITS),
+        "overclaim": STRANGER_SPLITS,
+    } | {f"{name}_{what}": (name,) for name in STRANGER_SPLITS for what in ("refused", "claimed")}
+    figures = {}
+    for name, found in scores["summary"].items():
+        if found is not None:
+            n = sum(sizes.get(split, 0) for split in over[name])
+            figures[name] = figure_of(found, n, INTERVALS.get(name, OVER_UNITS))
+    for name, split in splits.items():
+        found = {"value": split["accuracy"], "low": split["low"], "high": split["high"]}
+        interval = OVER_UNITS if split["by_identity"] else "Wilson"
+        figures[f"split_{name}"] = figure_of(found, split["n"], interval)
+    return figures
+
+
+def figure_of(found: Mapping[str, float], n: int, interval: str) -> Figure:
+    """A share with its interval in per cent."""
+    low, value, high = (100 * found[key] for key in ("low", "value", "high"))
+    return Figure(value, low, high, n, PERCENT, interval)

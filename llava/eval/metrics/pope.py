@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from llava.errors import UsageError
+from llava.eval.evidence import Figure, Scored, bootstrap_sums, figure
 from llava.eval.metrics.pairing import id_order
 
 NO_WORDS = {"No", "no", "not"}
@@ -58,6 +61,29 @@ class Counts:
     @property
     def yes_ratio(self) -> float:
         return share(self.true_yes + self.false_yes, self.total)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An answer: what it said (yes or no), what is true, and the word it was read by, None for none."""
+
+    question: Item
+    category: str
+    said_yes: bool
+    is_yes: bool
+    word: str | None
+
+    @property
+    def name(self) -> str:
+        """The question's id."""
+        return str(self.question.question_id)
+
+
+def word_of(answer: str, *, said_yes: bool) -> str | None:
+    """What an answer was read by: what says neither yes nor no counts as yes, but was not read as it."""
+    if not said_yes:
+        return "no"
+    return "yes" if "yes" in re.findall(r"\w+", answer.lower()) else None
 
 
 def share(part: float, whole: float) -> float:
@@ -135,6 +161,57 @@ def shared_fields(questions: Sequence[Item], labels: Sequence[Item]) -> tuple[st
         ):
             return fields
     return ()
+
+
+def by_category(judged: Iterable[Judged]) -> dict[str, Counts]:
+    """Category -> counts, in alphabetical order."""
+    groups: dict[str, list[tuple[bool, bool]]] = {}
+    for one in judged:
+        groups.setdefault(one.category, []).append((one.said_yes, one.is_yes))
+    return {category: count(groups[category]) for category in sorted(groups)}
+
+
+def scored_of(judged: Iterable[Judged]) -> list[Scored]:
+    """A row per question."""
+    return [
+        Scored(one.name, float(one.said_yes == one.is_yes), one.question.image, one.category, one.word)
+        for one in judged
+    ]
+
+
+def figures_of(judged: Sequence[Judged]) -> dict[str, Figure]:
+    """The mean F1 over categories (the published figure), that of each, and shares over all questions."""
+    rows, known = scored_of(judged), {one.name: one for one in judged}
+    categories = sorted({one.category for one in judged})
+
+    def outcome(row: Scored) -> list[float]:
+        one = known[row.question_id]
+        kinds = [(True, True), (True, False), (False, False), (False, True)]
+        hits = [float((one.said_yes, one.is_yes) == kind) for kind in kinds]
+        return [hit * (one.category == name) for name in categories for hit in hits]
+
+    def mean_f1(sums: np.ndarray) -> np.ndarray:
+        return 100 * np.nanmean(f1_of(sums.reshape(len(categories), 4, -1)), axis=0)
+
+    figures = {"f1": bootstrap_sums(rows, outcome, mean_f1), "accuracy": figure(rows)}
+    said = [replace(row, value=float(known[row.question_id].said_yes)) for row in rows]
+    figures["yes_ratio"] = figure(said)
+    for place, name in enumerate(categories):
+        part = [row for row in rows if row.group == name]
+        figures[f"f1_{name}"] = bootstrap_sums(
+            part, lambda row, start=4 * place: outcome(row)[start : start + 4], lambda sums: 100 * f1_of(sums)
+        )
+        figures[f"accuracy_{name}"] = figure(part)
+    return figures
+
+
+def f1_of(counts: np.ndarray) -> np.ndarray:
+    """F1 of (..., 4, D) counts (true yes, false yes, true no, false no): 0 where no yes is right, nan over no
+    question.
+    """
+    true_yes, false_yes, _, false_no = np.moveaxis(counts, -2, 0)
+    found = 2 * true_yes / np.maximum(2 * true_yes + false_yes + false_no, 1)
+    return np.where(counts.sum(axis=-2) > 0, found, np.nan)
 
 
 def block(category: str, counts: Counts) -> str:

@@ -4,8 +4,10 @@ Read as for the published figures: a lone letter, `B. because`, or `The answer i
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from llava.eval.evidence import Figure, Scored, figure
 
 LETTERS = ("A", "B", "C", "D", "E")
 SENTENCE = re.compile(r"The answer is ([A-Z]).")
@@ -78,6 +80,27 @@ class Scores:
             f"Total: {self.total}, Correct: {len(self.correct)}, Accuracy: {self.accuracy:.2f}%, "
             f"IMG-Accuracy: {self.image_accuracy:.2f}%\n"
         )
+
+
+def scored_of(scores: Scores, answered: Container[str]) -> list[Scored]:
+    """A row per problem; its group tells whether the model saw a picture."""
+    judged = [(entry, 1.0) for entry in scores.correct] + [(entry, 0.0) for entry in scores.incorrect]
+    return [
+        Scored(
+            question_id=str(entry["question_id"]),
+            value=value,
+            group="image" if entry["is_multimodal"] else "text",
+            parsed=None if entry["parsed_ans"] == FAILED else str(entry["parsed_ans"]),
+            missing=str(entry["question_id"]) not in answered,
+        )
+        for entry, value in judged
+    ]
+
+
+def figures_of(rows: Sequence[Scored]) -> dict[str, Figure]:
+    """Accuracy over all problems, and over those with a picture when there are any."""
+    pictured = [row for row in rows if row.group == "image"]
+    return {"accuracy": figure(rows)} | ({"image_accuracy": figure(pictured)} if pictured else {})
 
 
 def percent(part: int, whole: int) -> float:

@@ -10,8 +10,8 @@ DATA_DIR=${DATA_DIR:?set DATA_DIR to the folder with images, questions and truth
 RUN_DIR=${RUN_DIR:-$MODEL_PATH/eval}     # answers and scores go here
 BATCH_SIZE=${BATCH_SIZE:-auto}           # questions decoded together; changes no answer
 
-source scripts/common/answer.sh
+source scripts/common/benchmark.sh
 mkdir -p "$RUN_DIR/answers"
-answer_questions "$DATA_DIR/questions/retention.jsonl" "$DATA_DIR/images" "$RUN_DIR/answers/retention.jsonl"
-"${PYTHON:-python}" -m llava.eval.score_personal --truth "$DATA_DIR/truth.jsonl" --part retention \
-    --answers "$RUN_DIR/answers/retention.jsonl" --out "$RUN_DIR/scores_retention.json"
+answer model_vqa_loader "$DATA_DIR/questions/retention.jsonl" "$RUN_DIR/answers/retention.jsonl" --image-folder "$DATA_DIR/images"
+run_python llava.eval.score_personal --truth "$DATA_DIR/truth.jsonl" --part retention \
+    --answers "$RUN_DIR/answers/retention.jsonl" --out "$RUN_DIR/scores_retention.json" --results-dir "$RUN_DIR/retention"

@@ -70,7 +70,9 @@ def test_answers_of_another_type_of_weights_are_not_mixed(
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     given = ["--model-path", MODEL, "--question-file", str(file), "--answers-file", str(tmp_path / "a.jsonl")]
     model_vqa_loader.main([*given, "--max_new_tokens", "8"])
-    assert "dtype" not in json.loads((tmp_path / "a.jsonl.run.json").read_text(encoding="utf-8"))
+    side = json.loads((tmp_path / "a.jsonl.run.json").read_text(encoding="utf-8"))
+    assert "dtype" not in side
+    assert side["prompt"].endswith("USER: <image>\n{question} ASSISTANT:")
     with pytest.raises(SystemExit):
         model_vqa_loader.main([*given, "--max_new_tokens", "8", "--dtype", "bfloat16"])
     assert "another model or other settings" in capsys.readouterr().err

@@ -210,6 +210,26 @@ def test_a_file_of_an_earlier_version_is_taken_up(tmp_path: Path) -> None:
         assert file.open(RunIdentity("model", {"seed": 0, "config": "c", "image_folder": "f"})) == 2
 
 
+def test_prompt_and_versions_are_told_and_never_compared(tmp_path: Path) -> None:
+    path, side = tmp_path / "a.jsonl", tmp_path / "a.jsonl.run.json"
+    with AnswerFile(path, TURNED) as file:
+        file.open(replace(IDENTITY, prompt="USER: {question}"))
+        file.add(0, "text")
+        file.flush()
+    told = json.loads(side.read_text(encoding="utf-8"))
+    assert told["prompt"] == "USER: {question}"
+    assert told["versions"]["llava"]
+    side.write_text(json.dumps(told | {"versions": {"llava": "1.0"}, "prompt": None}), encoding="utf-8")
+    with AnswerFile(path, TURNED) as file:
+        assert file.open(IDENTITY) == 1
+    for _ in range(2):
+        again = json.loads(side.read_text(encoding="utf-8"))
+        assert again["versions"] == told["versions"]
+        assert again["earlier_versions"] == [{"llava": "1.0"}]
+        with AnswerFile(path, TURNED) as file:
+            file.open(IDENTITY)
+
+
 def test_halves_of_characters_are_written(tmp_path: Path) -> None:
     with AnswerFile(tmp_path / "a.jsonl", [ONE]) as file:
         file.open(IDENTITY)

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from llava.eval import score_personal
+from llava.eval.results_file import read_results
+from llava.eval.scored_file import read_scored
 from tests.unit.eval.conftest import NAMES, UNKNOWN, truth_rows, write_lines
 
 
@@ -133,3 +135,26 @@ def test_scores_of_other_questions_are_no_base(examination: Path, capsys: pytest
     with pytest.raises(SystemExit):
         run(examination, answered(stranger=UNKNOWN), "--base-scores", str(base))
     assert "another truth file" in capsys.readouterr().err
+
+
+def test_evidence_is_told_and_written(examination: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = run(examination, answered(is_yes="Mismi"), "--results-dir", str(examination / "results"))
+    results = read_results(examination / "results" / "results.json")
+    rows = read_scored(examination / "results" / "scored.jsonl")
+    assert (results.benchmark, results.headline) == ("personal", "learned")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("Evidence: n=")
+    for name, value in scores["summary"].items():
+        if value is not None:
+            assert results.figures[name].value == pytest.approx(100 * value["value"]), name
+            assert results.figures[name].n > 0
+    assert results.figures["split_is_yes"].value == 0
+    assert len(rows) == results.questions["asked"] == scores["coverage"]["questions"]
+    assert results.questions["unparsable"] == 3
+    assert {row.image for row in rows if row.group == "is_yes"} == set(NAMES)
+
+
+def test_a_part_is_a_benchmark_of_its_own(examination: Path) -> None:
+    run(examination, answered(), "--part", "retention", "--results-dir", str(examination))
+    results = read_results(examination / "results.json")
+    assert (results.benchmark, results.headline, results.split) == ("retention", "retained", "retention")
+    assert results.figures["retained"].interval == "bootstrap over answers"

@@ -24,6 +24,13 @@ def orders(rows: Sequence[dict]) -> Iterator[list[dict]]:
         yield random.Random(seed).sample(list(rows), len(rows))
 
 
+def before_evidence(printed: str) -> str:
+    """What a scorer prints before the line about its evidence, which must be the last."""
+    *lines, last = printed.splitlines(keepends=True)
+    assert last.startswith("Evidence: n=")
+    return "".join(lines)
+
+
 Failing = Callable[..., str]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from llava.eval import summarize_gpt_review
 from llava.eval.metrics.gpt_review import FAILED, Review, parse_score, summarise
-from tests.unit.eval.metrics.conftest import Failing, orders, write_lines
+from tests.unit.eval.metrics.conftest import Failing, before_evidence, orders, write_lines
 
 
 def reviews() -> list[dict]:
@@ -23,7 +23,7 @@ def test_no_order_of_lines_matters(tmp_path: Path, capsys: pytest.CaptureFixture
         path = write_lines(rows, tmp_path / "mine.jsonl")
         summarize_gpt_review.main(["-f", str(path)])
         printed.add(capsys.readouterr().out)
-    assert printed == {
+    assert set(map(before_evidence, printed)) == {
         "mine\nall 77.6 85.0 66.0\nconv 71.8 85.0 61.0\ndetail 83.5 85.0 71.0\n" + "=" * 33 + "\n"
     }
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from llava.eval.statistics import (
+from llava.eval.intervals import (
     Estimate,
     Tally,
     mcnemar,
