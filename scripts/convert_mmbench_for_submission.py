@@ -6,8 +6,6 @@
 Reads RESULT_DIR/NAME.jsonl, writes UPLOAD_DIR/NAME.xlsx. Needs openpyxl (the extra `report`).
 """
 
-import csv
-import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,14 +14,11 @@ from llava.command_line import CommandParser
 from llava.errors import exit_on_usage_error
 from llava.eval.answer_files import Entry, last_texts, read_answers, warn_missing, warn_unknown
 from llava.eval.metrics.pairing import TWICE, compare_ids, repeated_ids, tell
+from llava.eval.mmbench_questions import read_table
 from llava.eval.submissions import mmbench_sheet
-from llava.records import DataError, Problems, read_text
+from llava.records import DataError
 
 logger = logging.getLogger(__name__)
-
-ANNOTATIONS = "MMBench file (columns set apart by tabs, with a heading)"
-COLUMNS = ("index", "question")
-LONGEST_CELL = 1 << 30
 
 
 def parser() -> CommandParser:
@@ -36,25 +31,13 @@ def parser() -> CommandParser:
     return options
 
 
-def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Columns and rows of the benchmark. `DataError` lists what is wrong with the file."""
-    csv.field_size_limit(LONGEST_CELL)  # pictures lie in the cells
-    text = io.StringIO(read_text(path, ANNOTATIONS), newline="")
-    heading, *cells = [row for row in csv.reader(text, dialect="excel-tab") if row]
-    problems = Problems(path)
-    for name in COLUMNS:
-        if name not in heading:
-            problems.add(f"column {name}", f"is missing; the file has {', '.join(heading)}")
-    for number, row in enumerate(cells):
-        if len(row) != len(heading):
-            problems.add(f"row {number}", f"found {len(row)} cells; {len(heading)} were wanted")
-    problems.raise_any()
-    rows = [dict(zip(heading, row, strict=True)) for row in cells]
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of the benchmark, with one set of columns. `DataError` lists what is wrong with the file."""
+    rows = [cells for _, cells in read_table(path)]
     repeated = repeated_ids(row["index"] for row in rows)
-    if not rows or repeated:
-        found = tell(repeated, TWICE) if repeated else "it has a heading and no rows"
-        raise DataError(f"{path}: {found}; a {ANNOTATIONS} was wanted, each index once.")
-    return heading, rows
+    if repeated:
+        raise DataError(f"{path}: {tell(repeated, TWICE)}; an MMBench table with each index once was wanted.")
+    return rows
 
 
 def first_round(entries: Sequence[Entry], path: Path) -> list[Entry]:
@@ -72,13 +55,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser().parse(argv)
     from llava.eval.sheet import write_sheet
 
-    heading, rows = read_table(options.annotation_file)
+    rows = read_rows(options.annotation_file)
     path = options.result_dir / f"{options.experiment}.jsonl"
     answers = last_texts(first_round(read_answers(path), path), path)
     coverage = compare_ids((row["index"] for row in rows), answers)
     warn_missing(coverage, path, "their cells stay empty")
     warn_unknown(coverage, path)
-    write_sheet(mmbench_sheet(heading, rows, answers), options.upload_dir / f"{options.experiment}.xlsx")
+    sheet = mmbench_sheet(list(rows[0]), rows, answers)
+    write_sheet(sheet, options.upload_dir / f"{options.experiment}.xlsx")
 
 
 if __name__ == "__main__":

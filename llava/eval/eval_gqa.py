@@ -82,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         answers=options.answers,
         truth=[options.questions],
         results_dir=options.results_dir,
+        split=options.questions.stem,
     )
 
 

@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         answers=options.answers,
         truth=[path for path in (options.annotations, options.questions) if path is not None],
         results_dir=options.results_dir,
+        split=options.annotations.stem,
     )
 
 

@@ -67,7 +67,7 @@ def read_items(question_file: str | Path) -> list[Item]:
 
 
 def read_table(path: Path) -> list[tuple[str, dict[str, str]]]:
-    """(place for messages, cells by column) of every row; a short row's last cells are empty."""
+    """(place for messages, cells by column) of every row; cells that nobody needs may lack at its end."""
     (_, header), *lines = cells_of(path, read_text(path, WANTED))
     columns = [name.strip() for name in header]
     missing = [name for name in REQUIRED if name not in columns]
@@ -78,8 +78,14 @@ def read_table(path: Path) -> list[tuple[str, dict[str, str]]]:
     if twice:
         raise DataError(f"{path}: the header has {', '.join(sorted(twice))} twice; rename or remove one.")
     problems, rows = Problems(path), []
+    fewest = 1 + max(columns.index(name) for name in REQUIRED)
     for number, cells in lines:
         place = f"line {number}"
+        if len(cells) < fewest:
+            problems.add(
+                place,
+                f"found {len(cells)} cells; {fewest} or more were wanted (is a double quote left open?)",
+            )
         if len(cells) > len(columns):
             found = f"found {len(cells)} cells for {len(columns)} columns"
             problems.add(place, f"{found}; put a cell that holds a tab into double quotes")

@@ -96,10 +96,12 @@ def end_review(output: Path, rows: Sequence[dict[str, object]]) -> None:
     """Say how it ended."""
     failed = [row for row in rows if "error" in row]
     unreadable = [row["question_id"] for row in rows if row["tuple"] == list(FAILED) and "error" not in row]
-    note(f"{len(rows) - len(failed) - len(unreadable)} of {len(rows)} reviews have scores: {output}\n")
+    readable = len(rows) - len(failed) - len(unreadable)
+    note(f"{readable} of {len(rows)} reviews have scores: {output}\n")
     if unreadable:
         note(f"{tell(unreadable, UNREADABLE)}; they count in no mean, the same command asks them again.\n")
     if failed:
         told = tell((row["question_id"] for row in failed), NOT_JUDGED)
         note(f"error: {told}: {failed[0]['error']}\nMend the cause and give the same command again.\n")
+    if failed or not readable:
         raise SystemExit(PARTIAL)

@@ -146,7 +146,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         found.append((path, kept, scored))
     say("".join(parts))
     for path, kept, scored in found:
-        if scored:
+        if not scored:
+            logger.warning("%s: no review has scores, so there is no evidence", path)
+        else:
             publish_reviews(path, kept, scored, pictures, options)
 
 
@@ -158,7 +160,8 @@ def publish_reviews(
     options: Namespace,
 ) -> None:
     """The evidence of one file; `scored` are the reviews with scores among those that are `kept`."""
-    rows = scored_of(kept, pictures)
+    rows = scored_of(scored, pictures)
+    have = {review.question_id for review in scored}
     publish(
         "llavabench",
         figures_of(scored, rows),
@@ -168,6 +171,7 @@ def publish_reviews(
         truth=[],
         results_dir=options.results_dir,
         run_of=options.answers_file,
+        extra={"without_mark": [review.question_id for review in kept if review.question_id not in have]},
     )
 
 

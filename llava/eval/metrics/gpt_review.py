@@ -68,16 +68,17 @@ def summarise(name: str, reviews: Iterable[Review]) -> str:
 
 
 def scored_of(reviews: Iterable[Review], pictures: Mapping[str, str]) -> list[Scored]:
-    """A row per review: what the model's answer earned of the most that a judge gives, 0 where no scores can
-    be read. `pictures`: question id -> picture, where that is known.
+    """A row per review: what the model's answer earned of the most that a judge gives.
+
+    Reviews that are `FAILED` must have been taken out. `pictures`: question id -> picture, where it is known.
     """
     return [
         Scored(
             question_id=review.question_id,
-            value=0.0 if review.scores == FAILED else min(max(review.scores[1], 0.0), HIGHEST) / HIGHEST,
+            value=min(max(review.scores[1], 0.0), HIGHEST) / HIGHEST,
             image=pictures.get(review.question_id),
             group=review.category,
-            parsed=None if review.scores == FAILED else f"{review.scores[0]:g} {review.scores[1]:g}",
+            parsed=f"{review.scores[0]:g} {review.scores[1]:g}",
         )
         for review in reviews
     ]
@@ -89,17 +90,16 @@ def figures_of(reviews: Sequence[Review], rows: Sequence[Scored]) -> dict[str, F
     Reviews that are `FAILED` must have been taken out.
     """
     pairs = {review.question_id: review.scores for review in reviews}
-    kept = [row for row in rows if row.question_id in pairs]
-    parts = {"relative": kept}
-    for group in sorted({row.group for row in kept if row.group is not None}):
-        parts[f"relative_{group}"] = [row for row in kept if row.group == group]
+    parts = {"relative": list(rows)}
+    for group in sorted({row.group for row in rows if row.group is not None}):
+        parts[f"relative_{group}"] = [row for row in rows if row.group == group]
     figures = {
         name: bootstrap_sums(part, lambda row: pairs[row.question_id], lambda sums: 100 * sums[1] / sums[0])
         for name, part in parts.items()
     }
     for place, name in enumerate(("reference", "model")):
         figures[name] = bootstrap_sums(
-            kept,
+            rows,
             lambda row, place=place: (pairs[row.question_id][place], 1.0),
             lambda sums: 100 / HIGHEST * sums[0] / sums[1],
         )

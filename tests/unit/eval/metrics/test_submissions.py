@@ -191,11 +191,11 @@ def test_letters_of_later_rounds_are_not_taken(tmp_path: Path, caplog: pytest.Lo
 def test_broken_benchmark_files_are_told(tmp_path: Path, refusal: Failing) -> None:
     write_lines(ROWS, tmp_path / "mine.jsonl")
     told = refusal(MMBENCH, *table(tmp_path, [line(1), "2\tshort"]))
-    assert "row 1: found 2 cells; 14 were wanted" in told
+    assert "line 3: found 2 cells; 10 or more were wanted" in told
     told = refusal(MMBENCH, *table(tmp_path, ["1\tx"], "number\tquestion"))
-    assert "column index: is missing; the file has number, question" in told
+    assert "no column index, image, A; the header has number, question" in told
     assert "1 id stands twice, first 1" in refusal(MMBENCH, *table(tmp_path, [line(1), line(1)]))
-    assert "a heading and no rows" in refusal(MMBENCH, *table(tmp_path, []))
+    assert "no rows below its header" in refusal(MMBENCH, *table(tmp_path, []))
 
 
 def test_without_openpyxl_the_remedy_is_told(
