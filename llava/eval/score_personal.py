@@ -16,8 +16,9 @@ from typing import Any
 from llava.command_line import CommandParser
 from llava.durable import write_whole
 from llava.errors import UsageError, exit_on_usage_error
-from llava.eval.answer_rows import error_of
+from llava.eval.answer_files import ANSWERS, read_entries, refuse_repeated
 from llava.eval.evidence import add_results_flag, publish, sha256
+from llava.eval.metrics.pairing import TWICE
 from llava.eval.metrics.personal import (
     PERSONAL_SPLITS,
     Graded,
@@ -28,11 +29,10 @@ from llava.eval.metrics.personal import (
     score,
     scored_of,
 )
-from llava.records import Problems, field_of, read_rows
+from llava.records import Problems
 from llava.terminal import say
 
 TRUTH = 'truth file (JSON lines with "question_id", "split" and "answer")'
-ANSWERS = 'answer file (JSON lines with "question_id" and "text")'
 SHOWN_IDS = 5
 
 
@@ -69,21 +69,18 @@ def parser() -> CommandParser:
 
 def read_truth(path: Path) -> list[Truth]:
     """All true answers. `DataError` lists what is wrong with the file."""
-    problems, truths, known = Problems(path), [], set()
-    for row in read_rows(path, TRUTH):
-        count = len(problems.messages)
-        question_id, split, answer = (
-            field_of(row, key, problems) for key in ("question_id", "split", "answer")
+    entries = read_entries(path, TRUTH, ("question_id", "split", "answer"))
+    refuse_repeated(entries, path, TWICE)
+    return [
+        Truth(
+            entry.fields["question_id"],  # type: ignore[arg-type]
+            entry.text("split"),
+            entry.text("answer"),
+            entry.fields.get("identity"),  # type: ignore[arg-type]
+            entry.fields.get("direction"),  # type: ignore[arg-type]
         )
-        if len(problems.messages) > count or not isinstance(row.value, dict):
-            continue
-        if str(question_id) in known:
-            problems.add(f"{row.place}, question_id", f"found {question_id!r} again; ids must differ")
-        known.add(str(question_id))
-        identity, direction = row.value.get("identity"), row.value.get("direction")
-        truths.append(Truth(question_id, str(split), str(answer), identity, direction))  # type: ignore[arg-type]
-    problems.raise_any()
-    return truths
+        for entry in entries
+    ]
 
 
 def read_answers(paths: Sequence[Path]) -> dict[str, Answer]:
@@ -91,18 +88,11 @@ def read_answers(paths: Sequence[Path]) -> dict[str, Answer]:
     answers: dict[str, Answer] = {}
     for path in paths:
         problems = Problems(path)
-        for row in read_rows(path, ANSWERS):
-            count = len(problems.messages)
-            question_id, text = field_of(row, "question_id", problems), field_of(row, "text", problems)
-            if len(problems.messages) > count or not isinstance(row.value, dict):
-                continue
-            if str(question_id) in answers:
-                problems.add(
-                    f"{row.place}, question_id",
-                    f"found {question_id!r} a second time; keep one answer per question",
-                )
-            prompt = str(row.value.get("prompt", ""))
-            answers[str(question_id)] = Answer(prompt, str(text), error_of(row.value))
+        for entry in read_entries(path, ANSWERS, ("question_id", "text"), ("prompt",)):
+            if entry.question_id in answers:
+                found = f"found {entry.fields['question_id']!r} a second time; keep one answer per question"
+                problems.add(f"{entry.place}, question_id", found)
+            answers[entry.question_id] = Answer(entry.text("prompt"), entry.text(), entry.error)
         problems.raise_any()
     return answers
 
