@@ -1,5 +1,6 @@
 """Text of files, models and servers on a terminal: it shows what it is, and steers nothing."""
 
+import csv
 import io
 import logging
 import os
@@ -14,6 +15,7 @@ from llava import terminal
 from llava.errors import UsageError, exit_on_usage_error
 from llava.eval import model_vqa_loader, score_personal
 from llava.eval.sheet import write_sheet
+from llava.eval.text_tables import Table, comma_separated
 from tests.e2e.conftest import ROOT
 from tests.faults.conftest import REFUSED, SURVIVED, FaultLog
 from tests.faults.payloads import STEERING
@@ -144,12 +146,22 @@ FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "=cmd|' /C calc'!A0", '=HYPERLINK("h
 
 
 def test_sheets_hold_texts_and_no_formulas(tmp_path: Path, fault_log: FaultLog) -> None:
-    """There is no CSV and no Markdown export; a sheet says of each cell what it is."""
+    """A sheet says of each cell what it is, a CSV file cannot: a formula gets an apostrophe before it."""
     openpyxl = pytest.importorskip("openpyxl", reason="no openpyxl: Excel files are not tried")
     write_sheet([["prediction"], *([text] for text in (*FORMULAS, *STEERING))], tmp_path / "sheet.xlsx")
     cells = [row[0] for row in openpyxl.load_workbook(tmp_path / "sheet.xlsx").active.iter_rows(min_row=2)]
     assert [cell.value for cell in cells[:3]] == list(FORMULAS[:3])
     assert {cell.data_type for cell in cells if cell.value is not None} <= {"s", "inlineStr"}
-    sources = [file.read_text(encoding="utf-8") for file in (ROOT / "llava").rglob("*.py")]
-    assert not any("csv.writer" in text or "DictWriter" in text for text in sources), "escape formulas there"
     fault_log("a formula as a prediction in an Excel file", "stays a text", REFUSED, len(FORMULAS))
+    text = comma_separated(Table(("checkpoint",), tuple((cell,) for cell in FORMULAS)))
+    found = [row[0] for row in csv.reader(io.StringIO(text))][1:]
+    numbers = {"+1", "-1"}
+    assert found == [cell if cell in numbers else f"'{cell}" for cell in FORMULAS]
+    fault_log("a formula as a name in a CSV file", "stays a text", REFUSED, len(FORMULAS))
+
+
+def test_tables_are_written_in_one_place() -> None:
+    """So that every export is escaped."""
+    sources = [(file, file.read_text(encoding="utf-8")) for file in (ROOT / "llava").rglob("*.py")]
+    writers = [file.name for file, text in sources if "csv.writer" in text or "DictWriter" in text]
+    assert writers == ["text_tables.py"]
