@@ -72,7 +72,7 @@ def test_torchrun(models: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed (pip install deepspeed)"
 )
-@pytest.mark.parametrize("stage", ["zero2", "zero3"])
+@pytest.mark.parametrize("stage", [pytest.param("zero2", marks=pytest.mark.slow), "zero3"])
 def test_deepspeed_launcher(stage: str, models: Path, tmp_path: Path) -> None:
     """It hands every process its `--local_rank`; all weights must be saved whole under ZeRO-3 too."""
     steps = ["--max_steps", str(NUM_STEPS)]

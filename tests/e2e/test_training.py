@@ -18,6 +18,9 @@ SCRIPTS = {"lora": "scripts/v1.5/finetune_task_lora.sh", "full": "scripts/v1.5/f
 WEIGHTS = {"lora": "adapter_model.safetensors", "full": "model.safetensors"}
 FLAGS = ("--max_steps", "10", "--logging_steps", "1", "--learning_rate", "1e-3", "--lora_dropout", "0")
 
+KINDS = ["lora", pytest.param("full", marks=pytest.mark.slow)]
+"""Full fine-tuning is killed in tests/faults and compared in test_fast_modes.py, too."""
+
 
 def train(kind: str, lesson: Path, output_dir: Path, *flags: str, **variables: object) -> list[float]:
     """Run a training script; the losses of its steps."""
@@ -26,7 +29,7 @@ def train(kind: str, lesson: Path, output_dir: Path, *flags: str, **variables: o
     return losses(output_dir)
 
 
-@pytest.mark.parametrize("kind", ["lora", "full"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_packing_modes_train_alike(kind: str, lesson: Path, tmp_path: Path) -> None:
     runs = {mode: train(kind, lesson, tmp_path / mode, "--packing", mode) for mode in ("none", "shared")}
     assert len(runs["none"]) == 10
@@ -34,7 +37,7 @@ def test_packing_modes_train_alike(kind: str, lesson: Path, tmp_path: Path) -> N
     assert runs["shared"] == pytest.approx(runs["none"], abs=LOSS_ATOL)
 
 
-@pytest.mark.parametrize("kind", ["lora", "full"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_killed_run_ends_with_the_same_weights(kind: str, lesson: Path, tmp_path: Path) -> None:
     steps = ("--save_strategy", "steps", "--save_steps", "3", "--max_steps", "16", "--lora_dropout", "0.1")
     train(kind, lesson, tmp_path / "whole", *steps)
