@@ -45,7 +45,13 @@ def questions(per_picture: int, *, pictures: int, image_tokens: int = 30) -> lis
 
 def on(device: str, args: TrainingArguments, **changes: object) -> SimpleNamespace:
     """The arguments as they would be on another device or with other ranks."""
-    known = ("micro_batch_size", "auto_checkpointing", "train_batch_size", "gradient_accumulation_steps")
+    known = (
+        "bf16",
+        "micro_batch_size",
+        "auto_checkpointing",
+        "train_batch_size",
+        "gradient_accumulation_steps",
+    )
     values = {name: getattr(args, name) for name in known} | {"world_size": 1, "deepspeed": None}
     return SimpleNamespace(**values | {"device": torch.device(device)} | changes)
 
@@ -85,6 +91,17 @@ def test_a_cpu_takes_the_smallest_parts_that_cost_no_time(monkeypatch: pytest.Mo
     assert cut_text(chosen, 16).startswith("Of 16 samples of a batch 4 are computed at a time")
     use_cut(chosen, args)
     assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == (4, 4)
+
+
+@pytest.mark.parametrize(("flags", "per_picture"), [(("--bf16", "True"), 1), ((), 4)])
+def test_a_cpu_keeps_batches_whole_where_parts_are_slower(
+    flags: tuple[str, ...], per_picture: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bf16, and where rows hold several samples."""
+    monkeypatch.setattr(micro_batches, "CPU_TOKENS", 1)
+    model_args, args = arguments(*flags)
+    examples, collate = questions(per_picture, pictures=32), PackingCollator("shared", picture)
+    assert choose_cut(examples, collate, tiny_config(), model_args, args, room=0).size == 16
 
 
 @pytest.mark.parametrize("changes", [{"world_size": 2}, {"deepspeed": "zero2.json"}])
