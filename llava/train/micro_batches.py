@@ -32,8 +32,8 @@ MORE_TOKENS = 1.02
 
 @dataclass(frozen=True)
 class Cut:
-    """A step in parts of `size` samples: the shape of the largest part, the tokens of a mean part; `packed`: some
-    rows hold several samples.
+    """A step in parts of `size` samples: the shape of the largest part, the tokens of a mean part; `packed`:
+    some rows hold several samples.
     """
 
     size: int
@@ -90,9 +90,9 @@ def choose_cut(
 ) -> Cut:
     """The parts that `--micro_batch_size` asks for.
 
-    `auto`: on a CPU the smallest that cost no time, which are known for rows of one sample in fp32 only; on a
-    GPU the largest that fit into `room` bytes without gradient checkpointing, if there are such. Several ranks,
-    which share a step's samples by tokens, and DeepSpeed keep the whole batch.
+    `auto`: on a CPU the smallest that cost no time, which are known for rows of one sample in fp32 only; on
+    a GPU the largest that fit into `room` bytes without gradient checkpointing, if there are such. Several
+    ranks, which share a step's samples by tokens, and DeepSpeed keep the whole batch.
     """
     batch_size = args.train_batch_size
     if args.micro_batch_size != "auto":
