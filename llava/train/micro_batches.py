@@ -32,14 +32,11 @@ MORE_TOKENS = 1.02
 
 @dataclass(frozen=True)
 class Cut:
-    """A step in parts of `size` samples: the shape of the largest part, the tokens of a mean part; `packed`:
-    some rows hold several samples.
-    """
+    """A step in parts of `size` samples: the shape of the largest part, and the tokens of a mean part."""
 
     size: int
     largest: StepShape
     tokens: float
-    packed: bool = False
 
 
 def first_examples(sampler: EpochSampler, dataset: ConversationDataset, batch_size: int) -> list[Example]:
@@ -51,15 +48,14 @@ def cut_into(examples: Sequence[Example], collator: PackingCollator, size: int) 
     """What parts of `size` samples are like; no picture is opened."""
     collate = replace(collator, load_pixels=lambda path: torch.empty(0), vision_features=None)
     kept = collator.vision_features is not None
-    shapes, packed = [], False
+    shapes = []
     for start in range(0, len(examples), size):
         batch = collate(examples[start : start + size])
-        packed = packed or "group_ids" in batch
         rows, length = batch["input_ids"].shape
         pictures = len(batch.get("pixel_values", ()))
         shapes.append(StepShape(rows, length, pictures, len(batch["targets"]), kept))
     tokens = [shape.rows * shape.length for shape in shapes]
-    return Cut(size, shapes[tokens.index(max(tokens))], sum(tokens) / len(tokens), packed)
+    return Cut(size, shapes[tokens.index(max(tokens))], sum(tokens) / len(tokens))
 
 
 def cuts(examples: Sequence[Example], collator: PackingCollator, batch_size: int, least: int) -> list[Cut]:
@@ -90,9 +86,9 @@ def choose_cut(
 ) -> Cut:
     """The parts that `--micro_batch_size` asks for.
 
-    `auto`: on a CPU the smallest that cost no time, which are known for rows of one sample in fp32 only; on
-    a GPU the largest that fit into `room` bytes without gradient checkpointing, if there are such. Several
-    ranks, which share a step's samples by tokens, and DeepSpeed keep the whole batch.
+    `auto`: on a CPU in fp32 the smallest that cost no time; on a GPU the largest that fit into `room` bytes
+    without gradient checkpointing, if there are such. Several ranks, which share a step's samples by tokens,
+    DeepSpeed and bf16 on a CPU, where parts were slower, keep the whole batch.
     """
     batch_size = args.train_batch_size
     if args.micro_batch_size != "auto":
@@ -100,8 +96,9 @@ def choose_cut(
     if args.world_size > 1 or args.deepspeed:
         return cut_into(examples, collator, batch_size)
     if args.device.type == "cpu":
-        ways = cuts(examples, collator, batch_size, CPU_TOKENS)
-        return ways[0] if args.bf16 or ways[0].packed else ways[-1]
+        if args.bf16:
+            return cut_into(examples, collator, batch_size)
+        return cuts(examples, collator, batch_size, CPU_TOKENS)[-1]
     ways = cuts(examples, collator, batch_size, CUDA_TOKENS)
     if not args.auto_checkpointing or len(ways) == 1:
         return ways[0]

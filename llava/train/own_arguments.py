@@ -71,7 +71,7 @@ class OwnTrainingArguments:
     micro_batch_size: str = flag(
         "auto",
         "samples of a batch that are computed at a time, which changes memory but no step; auto: on a CPU as "
-        "few as cost no time (fp32, a sample per row), on one GPU fewer if that spares checkpointing",
+        "few as cost no time (in fp32), on one GPU fewer if that spares checkpointing",
     )
     max_branches: int = flag(8, "most samples of one picture that share a prefix")
     eval_split: float = flag(
