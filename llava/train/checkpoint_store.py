@@ -132,6 +132,7 @@ class CheckpointStore:
         free = free_bytes(self.output_dir)
         written = sum(file.stat().st_size for file in staged.rglob("*") if file.is_file())
         expected = self.size.result if staged.name == RESULT_FOLDER else self.size.checkpoint
+        together(lambda: None)  # all ranks have counted before the files go
         if self.leads and not has_manifest(staged):  # whole files are put in place by the next start
             shutil.rmtree(staged.parent, ignore_errors=True)
         first = errors[0]
