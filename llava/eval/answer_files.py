@@ -30,6 +30,7 @@ from llava.records import (
     read_rows,
     read_text,
 )
+from llava.terminal import say
 
 logger = logging.getLogger(__name__)
 
@@ -198,6 +199,14 @@ def write_text(text: str, path: Path) -> None:
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name the file to write.")
     write_whole(path, text)
+
+
+def write_or_say(text: str, path: Path | None) -> None:
+    """Write a file, or say the text where none is named."""
+    if path is None:
+        say(text)
+    else:
+        write_text(text, path)
 
 
 def write_json(value: object, path: Path, indent: int | None = None) -> None:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from llava.command_line import CommandParser
 from llava.errors import UsageError, exit_on_usage_error
-from llava.eval.answer_files import write_text
+from llava.eval.answer_files import write_or_say
 from llava.eval.found_results import Found, find_results, interval_text, read_found, score_text
 from llava.eval.results_file import Figure
 from llava.eval.text_tables import FORMATS, Table
 from llava.records import DataError
-from llava.terminal import note, say
+from llava.terminal import note
 
 ORDER = (
     "vqav2", "gqa", "vizwiz", "scienceqa", "textvqa", "pope", "mme", "mmbench", "mmbench_cn", "seed",
@@ -125,10 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         table = readable_table(results, names, every=options.all)
     text = FORMATS[options.format](table)
-    if options.out is None:
-        say(text)
-    else:
-        write_text(text, options.out)
+    write_or_say(text, options.out)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from llava.command_line import CommandParser
 from llava.errors import UsageError, exit_on_usage_error
-from llava.eval.answer_files import write_text
+from llava.eval.answer_files import write_or_say
 from llava.eval.evidence import bootstrap_sums
 from llava.eval.found_results import Found, find_results, interval_text, read_found, score_text
 from llava.eval.intervals import mcnemar
@@ -24,7 +24,7 @@ from llava.eval.scored_file import FILE_NAME as SCORED_NAME
 from llava.eval.scored_file import Scored, read_scored
 from llava.eval.text_tables import FORMATS, Table
 from llava.records import DataError
-from llava.terminal import note, say
+from llava.terminal import note
 
 HEADING = (
     "benchmark", "figure", "A", "B", "questions", "A each", "B each", "B - A", "95 % interval",
@@ -174,10 +174,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     table = Table(HEADING, tuple(rows), numbers=frozenset(range(2, len(HEADING))))
     head = "" if options.format == "csv" else heading_text(first, second)
     text = head + FORMATS[options.format](table)
-    if options.out is None:
-        say(text)
-    else:
-        write_text(text, options.out)
+    write_or_say(text, options.out)
 
 
 if __name__ == "__main__":

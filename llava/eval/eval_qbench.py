@@ -17,16 +17,12 @@ from llava.command_line import CommandParser
 from llava.errors import exit_on_usage_error
 from llava.eval.answer_files import (
     coverage_line,
-    read_answers,
-    refuse_repeated,
-    refuse_unknown,
+    read_answers_to,
     wanted_path,
-    warn_missing,
     write_text,
 )
 from llava.eval.evidence import add_results_flag, figure, publish
 from llava.eval.kinds import by_kind, figure_lines
-from llava.eval.metrics.pairing import compare_ids
 from llava.eval.metrics.qbench import Item, Judged, judge
 from llava.eval.qbench_questions import WANTED, read_items
 from llava.eval.results_file import Figure
@@ -90,12 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     questions = wanted_path(options.question_file, "--question-file")
     path = wanted_path(options.result_file, "--result-file")
     items = read_items(questions)
-    entries = read_answers(path)
-    refuse_repeated(entries, path)
-    answers = {entry.question_id: entry.text() for entry in entries}
-    coverage = compare_ids((item.question_id for item in items), answers)
-    refuse_unknown(coverage, path)
-    warn_missing(coverage, path, "counted as wrong")
+    answers = read_answers_to(path, (item.question_id for item in items), "counted as wrong")
     if options.submission_file is not None:
         write_text(submission(questions, items, answers), options.submission_file)
     if not has_answers(questions, items):
@@ -108,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     judged = judge(items, answers)
     figures = figures_of(judged)
-    say(figure_lines(figures) + coverage_line(len(items) - len(coverage.missing), len(items)))
+    say(figure_lines(figures) + coverage_line(len(answers), len(items)))
     publish(
         BENCHMARKS[options.lang],
         figures,

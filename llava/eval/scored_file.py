@@ -50,6 +50,15 @@ def in_order(rows: Iterable[Scored]) -> list[Scored]:
     return sorted(rows, key=lambda row: id_order(row.question_id))
 
 
+def by_group(rows: Iterable[Scored]) -> dict[str, list[Scored]]:
+    """Group -> its rows, in alphabetical order; rows without a group are left out."""
+    groups: dict[str, list[Scored]] = {}
+    for row in rows:
+        if row.group is not None:
+            groups.setdefault(row.group, []).append(row)
+    return dict(sorted(groups.items()))
+
+
 def write_scored(path: Path, rows: Sequence[Scored]) -> None:
     """Write the file whole, in the order of ids. Ids must differ."""
     assert not repeated_ids(row.question_id for row in rows), "one row per question"

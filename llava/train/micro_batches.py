@@ -93,11 +93,10 @@ def choose_cut(
     batch_size = args.train_batch_size
     if args.micro_batch_size != "auto":
         return cut_into(examples, collator, int(args.micro_batch_size))
-    if args.world_size > 1 or args.deepspeed:
+    on_cpu = args.device.type == "cpu"
+    if args.world_size > 1 or args.deepspeed or (on_cpu and args.bf16):
         return cut_into(examples, collator, batch_size)
-    if args.device.type == "cpu":
-        if args.bf16:
-            return cut_into(examples, collator, batch_size)
+    if on_cpu:
         return cuts(examples, collator, batch_size, CPU_TOKENS)[-1]
     ways = cuts(examples, collator, batch_size, CUDA_TOKENS)
     if not args.auto_checkpointing or len(ways) == 1:

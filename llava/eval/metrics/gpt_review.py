@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import fsum
 
 from llava.eval.evidence import Figure, Scored, bootstrap_sums
+from llava.eval.scored_file import by_group
 
 Pair = tuple[float, float]
 
@@ -91,8 +92,7 @@ def figures_of(reviews: Sequence[Review], rows: Sequence[Scored]) -> dict[str, F
     """
     pairs = {review.question_id: review.scores for review in reviews}
     parts = {"relative": list(rows)}
-    for group in sorted({row.group for row in rows if row.group is not None}):
-        parts[f"relative_{group}"] = [row for row in rows if row.group == group]
+    parts |= {f"relative_{group}": part for group, part in by_group(rows).items()}
     figures = {
         name: bootstrap_sums(part, lambda row: pairs[row.question_id], lambda sums: 100 * sums[1] / sums[0])
         for name, part in parts.items()

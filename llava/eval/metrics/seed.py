@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from llava.eval.evidence import Figure, Scored, figure
+from llava.eval.scored_file import by_group
 
 LETTERS = ("A", "B", "C", "D")
 KINDS = ("image", "video")
@@ -73,6 +74,5 @@ def figures_of(questions: Iterable[SeedQuestion], rows: Sequence[Scored]) -> dic
     parts = {"accuracy": list(rows)}
     for kind in KINDS:
         parts[kind] = [row for row in rows if kinds[row.question_id] == kind]
-    for group in sorted({str(row.group) for row in rows}):
-        parts[f"type_{group}"] = [row for row in rows if row.group == group]
+    parts |= {f"type_{group}": part for group, part in by_group(rows).items()}
     return {name: figure(part) for name, part in parts.items() if part}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from llava.eval.evidence import Figure, Scored, figure
 from llava.eval.metrics.vqa_text import normalise_answer, soft_accuracy
+from llava.eval.scored_file import by_group
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,7 @@ def score(questions: Iterable[VqaQuestion], answers: Mapping[str, str]) -> list[
 def figures_of(rows: Sequence[Scored]) -> dict[str, Figure]:
     """Accuracy over all, and per type of answer."""
     parts = {"accuracy": list(rows)}
-    for group in sorted({row.group for row in rows if row.group is not None}):
-        parts[f"type_{group}"] = [row for row in rows if row.group == group]
+    parts |= {f"type_{group}": part for group, part in by_group(rows).items()}
     return {name: figure(part) for name, part in parts.items()}
 
 
